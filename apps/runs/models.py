@@ -1,0 +1,311 @@
+"""The life of runs. The database is the queue: these rows are the truth, messages only hints.
+
+A bare `.save()` on Run, NodeRun or Attempt is a bug: the engine writes here too. Changes of
+state go through `services.moves.move` and the hot path (sql/hot_path.sql).
+"""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from apps.engine.states import AttemptState, Hold, NodeState, RunState, Strategy, Trigger
+from apps.nodes.models import Job, JobVersion
+from apps.workflows.models import Workflow, WorkflowVersion
+from apps.workspaces.models import InWorkspaceQuerySet, ResourceQueue, Workspace
+
+
+class Run(models.Model):
+    """One run of a workflow's version, or of one job without a workflow.
+
+    Versions, queue and variables are fixed at launch. The counters serve the header, the
+    lists and the limits; `active` = nodes queued or running, `open` = those, the retrying
+    and the ready that are held back: at 0 the run has ended.
+    """
+
+    workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="runs")
+    workflow = models.ForeignKey(Workflow, models.CASCADE, null=True, related_name="runs")
+    version = models.ForeignKey(WorkflowVersion, models.PROTECT, null=True, related_name="runs")
+    #: The job of an ad-hoc run; None for a workflow's.
+    job = models.ForeignKey(Job, models.CASCADE, null=True, related_name="runs")
+    #: Name of the workflow or path of the job at launch; outlives both.
+    name = models.CharField(max_length=255)
+    #: What takes turns in a queue: one workflow's runs, or one backfill (hot path).
+    flow = models.BigIntegerField()
+    #: When it is, or would have been, due (UTC); a manual run's is the time of the request.
+    cycle = models.DateTimeField()
+    trigger = models.CharField(max_length=10, choices=[(t.value, t.value) for t in Trigger])
+    state = models.CharField(
+        max_length=10, choices=[(s.value, s.value) for s in RunState], default=RunState.PENDING
+    )
+    hold = models.CharField(
+        max_length=10, choices=[(h.value, h.value) for h in Hold], default=Hold.NONE, blank=True
+    )
+    strategy = models.CharField(
+        max_length=10, choices=[(s.value, s.value) for s in Strategy], default=Strategy.CONTINUE
+    )
+    #: Nodes at once; None: no limit.
+    parallelism = models.PositiveSmallIntegerField(null=True)
+    timeout_seconds = models.PositiveIntegerField(null=True)
+    #: Parameters given at launch; they win over the job's.
+    parameters = models.JSONField(default=dict)
+    remarks = models.TextField(blank=True)
+    rerun_of = models.ForeignKey("self", models.SET_NULL, null=True, related_name="reruns")
+
+    total = models.PositiveIntegerField(default=0)
+    active = models.PositiveIntegerField(default=0)
+    open = models.PositiveIntegerField(default=0)
+    succeeded = models.PositiveIntegerField(default=0)
+    failed = models.PositiveIntegerField(default=0)
+    stopped = models.PositiveIntegerField(default=0)
+    cancelled = models.PositiveIntegerField(default=0)
+    #: Grows with every change of the run or its nodes; the event id of its stream.
+    revision = models.PositiveBigIntegerField(default=1)
+
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
+    )
+    created_at = models.DateTimeField(db_default=Now())
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+
+    objects = InWorkspaceQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(workflow=None) ^ Q(job=None), name="run_of_workflow_or_job"
+            ),
+            models.CheckConstraint(
+                condition=Q(workflow=None) | Q(version__isnull=False), name="run_has_version"
+            ),
+            models.CheckConstraint(
+                condition=~(Q(state__in=["succeeded", "failed", "stopped"]) ^ Q(ended_at__isnull=False)),
+                name="run_ended_iff_final",
+            ),
+            models.CheckConstraint(
+                condition=Q(parallelism=None) | Q(parallelism__gt=0), name="run_parallelism_positive"
+            ),
+        ]
+        indexes = [
+            # The lists, newest first: of a workspace, of a workflow, of a job.
+            models.Index("workspace", "-id", name="run_by_workspace"),
+            models.Index("workflow", "-id", name="run_by_workflow"),
+            models.Index("job", "-id", name="run_by_job", condition=Q(job__isnull=False)),
+            # The sweep: what is not over?
+            models.Index("id", name="run_not_over", condition=Q(state__in=["pending", "running"])),
+        ]
+
+    def __str__(self) -> str:
+        return f"run {self.pk} of {self.name}"
+
+
+class NodeRun(models.Model):
+    """One node of one run: where it stands, and who is working on it.
+
+    `flow`, `queue`, `priority` and `demand` are copies, so that a claim reads one table. Ids
+    follow the graph's order within a run: a successor's is greater than its upstreams'.
+    """
+
+    # Each index costs at every change of state (none of them is HOT), so the foreign keys
+    # have none of their own: the unique key and the partial indexes below serve them.
+    run = models.ForeignKey(Run, models.CASCADE, related_name="nodes", db_index=False)
+    key = models.CharField(max_length=64)
+    job_version = models.ForeignKey(
+        JobVersion, models.PROTECT, related_name="+", db_index=False
+    )
+    queue = models.ForeignKey(ResourceQueue, models.PROTECT, related_name="+", db_index=False)
+    flow = models.BigIntegerField()
+    #: What it asks of its queue while it runs, in thousandths of a CU.
+    demand = models.PositiveIntegerField()
+    priority = models.SmallIntegerField(default=2)
+    #: Priority as raised by waiting.
+    level = models.SmallIntegerField(default=2)
+    #: Place in the queue among flows; stamped when it becomes queued.
+    turn = models.BigIntegerField(default=0)
+
+    state = models.CharField(
+        max_length=10, choices=[(s.value, s.value) for s in NodeState], default=NodeState.PENDING
+    )
+    #: Set by hand to success: by whom and why stands in its event.
+    forced = models.BooleanField(default=False)
+    #: Upstreams that have not succeeded yet. A pending node with 0 lacks nothing but leave.
+    need = models.PositiveIntegerField(default=0)
+    #: Ids of the node runs that wait for this one.
+    down = ArrayField(models.BigIntegerField(), default=list)
+    #: Asked of the running attempt: "" nothing, else the state that it shall end in.
+    stop = models.CharField(max_length=10, default="", blank=True)
+
+    #: Fencing token: grows with every start and never shrinks.
+    attempt = models.PositiveIntegerField(default=0)
+    #: Failures counted against retries. Apart from `attempt`, because a restarted worker
+    #: starts a node again without the node having failed.
+    failures = models.PositiveIntegerField(default=0)
+    #: Attempts lost with their worker or host; they have a small budget of their own.
+    losses = models.PositiveIntegerField(default=0)
+    retries = models.PositiveSmallIntegerField(default=0)
+    retry_interval_seconds = models.PositiveIntegerField(default=60)
+    timeout_seconds = models.PositiveIntegerField(null=True)
+
+    worker = models.CharField(max_length=100, default="", blank=True)
+    #: Request id of the claim: a claim whose reply was lost is found by it.
+    claim_request = models.UUIDField(null=True)
+    lease_until = models.DateTimeField(null=True)
+    retry_at = models.DateTimeField(null=True)
+    queued_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    exit_code = models.IntegerField(null=True)
+    #: Why it stands where it stands, for people: "timed out after 60 s", "worker lost".
+    reason = models.TextField(default="", blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["run", "key"], name="node_run_once"),
+            models.CheckConstraint(
+                condition=~(Q(state="running") ^ Q(lease_until__isnull=False)),
+                name="node_run_leased_iff_running",
+            ),
+            models.CheckConstraint(
+                condition=~(Q(state="retrying") ^ Q(retry_at__isnull=False)),
+                name="node_run_retry_at_iff_retrying",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state="queued") | Q(need=0), name="node_run_queued_lacks_nothing"
+            ),
+        ]
+        indexes = [
+            # Claim: who is next in this queue? The order must equal the statement's to the
+            # last column, else each claim sorts the whole backlog.
+            models.Index(
+                "queue", "-level", "turn", "queued_at",
+                name="node_run_line", condition=Q(state="queued"),
+            ),
+            # Stamp: what is this flow's last turn?
+            models.Index(
+                "queue", "flow", "level", "turn",
+                name="node_run_turns", condition=Q(state="queued"),
+            ),
+            # Renewal and sweep: what runs, where? None on lease_until, so that renewal stays HOT.
+            models.Index("worker", name="node_run_running", condition=Q(state="running")),
+            # The tick: whose pause is over?
+            models.Index("retry_at", name="node_run_retries", condition=Q(state="retrying")),
+            # A limited or paused run: which nodes are held back?
+            models.Index("run", name="node_run_held", condition=Q(state="pending", need=0)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.key} of run {self.run_id}"
+
+
+class Attempt(models.Model):
+    """One start of a node run: what came of it, and where its log ends."""
+
+    node_run = models.ForeignKey(
+        NodeRun, models.CASCADE, related_name="attempts", db_index=False
+    )
+    number = models.PositiveIntegerField()
+    state = models.CharField(
+        max_length=12,
+        choices=[(s.value, s.value) for s in AttemptState],
+        default=AttemptState.RUNNING,
+    )
+    worker = models.CharField(max_length=100)
+    started_at = models.DateTimeField(db_default=Now())
+    ended_at = models.DateTimeField(null=True)
+    exit_code = models.IntegerField(null=True)
+    reason = models.TextField(default="", blank=True)
+    #: The most telling line of a failed log.
+    error_line = models.TextField(default="", blank=True)
+    log_bytes = models.PositiveBigIntegerField(default=0)
+    log_lines = models.PositiveBigIntegerField(default=0)
+    #: Its last lines, at most 4 KiB.
+    log_tail = models.TextField(default="", blank=True)
+    #: Spark: saved as soon as they appear in the log.
+    application_id = models.CharField(max_length=100, default="", blank=True)
+    ui_url = models.CharField(max_length=255, default="", blank=True)
+    #: Request id of the finish and what it was given next: a repeat gets the same answer.
+    finish_request = models.UUIDField(null=True)
+    next_node_run = models.BigIntegerField(null=True)
+    next_attempt = models.PositiveIntegerField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["node_run", "number"], name="attempt_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number} of node run {self.node_run_id}"
+
+
+class RunEvent(models.Model):
+    """What happened to a run or one of its nodes, when, and by whom. Only ever added.
+
+    Written in the transaction of the change. No reader keeps a cursor over `id`: ids
+    commit out of order.
+    """
+
+    # No constraints: they would cost two row locks an event on the hot path. Events leave
+    # with their run.
+    run = models.ForeignKey(
+        Run, models.CASCADE, related_name="events", db_constraint=False, db_index=False
+    )
+    node_run = models.ForeignKey(
+        NodeRun,
+        models.CASCADE,
+        null=True,
+        related_name="events",
+        db_constraint=False,
+        db_index=False,
+    )
+    attempt = models.PositiveIntegerField(null=True)
+    old = models.CharField(max_length=10, default="", blank=True)
+    new = models.CharField(max_length=10, default="", blank=True)
+    #: A person; None: the engine.
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+", db_index=False
+    )
+    note = models.TextField(default="", blank=True)
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        indexes = [models.Index("run", "id", name="event_by_run")]
+
+    def __str__(self) -> str:
+        return f"{self.old} → {self.new}"
+
+
+class Output(models.Model):
+    """A file that an attempt left in its output folder: shown on the run page."""
+
+    attempt = models.ForeignKey(Attempt, models.CASCADE, related_name="outputs")
+    name = models.CharField(max_length=255)
+    sha256 = models.CharField(max_length=64)
+    size = models.PositiveBigIntegerField()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["attempt", "name"], name="output_once"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Pulse(models.Model):
+    """When the engine last looked around. One row, "tick".
+
+    A worker that sees it older than 10 s ticks by itself. After a gap (the database was away)
+    no lease expires until `grace_until`, so that live workers can renew first.
+    """
+
+    name = models.CharField(max_length=20, primary_key=True)
+    at = models.DateTimeField()
+    grace_until = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,423 @@
+-- The hot path: from a node's end to the next node's start in one round trip.
+--
+--   runyard_claim     take the next node of a queue
+--   runyard_finish    end an attempt, count down what waits for it, take the next node
+--   runyard_admit     the only way to `queued` outside finish
+--   runyard_take      (inside) find the capacity and the node, in that order
+--   runyard_enqueue   (inside) stamp a node's turn and make it queued
+--   runyard_start     (inside) write the start of an attempt
+--
+-- apps/engine is the specification; a property test holds the two equal. Why it is so, with
+-- measurements: docs/engine.md.
+--
+-- Lock order: node runs by id, then the resource queue's row, then runs by id. A *next* or
+-- *held* node is locked only with SKIP LOCKED, and only by one who already has the capacity
+-- for it: a lock on a node that one cannot pay for would hide it from those who can.
+
+
+-- Give pending nodes that lack nothing their place in line. Returns their ids.
+--
+-- A flow's nodes stand one turn apart, and a newcomer stands with the head of the line: so
+-- flows take turns, whoever came first. Turns are compared within one queue and level.
+CREATE OR REPLACE FUNCTION runyard_enqueue(p_ids bigint[]) RETURNS bigint[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    ids bigint[];
+BEGIN
+    WITH batch AS (
+        SELECT id, run_id, attempt, queue_id, level, flow,
+               row_number() OVER (PARTITION BY queue_id, level, flow ORDER BY id) - 1 AS place
+          FROM runs_noderun
+         WHERE id = ANY (p_ids) AND state = 'pending' AND need = 0
+    ), first AS MATERIALIZED (
+        SELECT g.queue_id, g.level, g.flow, greatest(
+            coalesce((SELECT q.turn FROM runs_noderun q
+                       WHERE q.state = 'queued' AND q.queue_id = g.queue_id AND q.level = g.level
+                       ORDER BY q.queue_id, q.level DESC, q.turn, q.queued_at LIMIT 1), 0),
+            coalesce((SELECT q.turn FROM runs_noderun q
+                       WHERE q.state = 'queued' AND q.queue_id = g.queue_id
+                         AND q.flow = g.flow AND q.level = g.level
+                       ORDER BY q.queue_id DESC, q.flow DESC, q.level DESC, q.turn DESC LIMIT 1) + 1, 0)
+            ) AS turn
+          FROM (SELECT DISTINCT queue_id, level, flow FROM batch) g
+    ), moved AS (
+        UPDATE runs_noderun AS node
+           SET state = 'queued', queued_at = clock_timestamp(), turn = first.turn + batch.place,
+               reason = ''
+          FROM batch JOIN first USING (queue_id, level, flow)
+         WHERE node.id = batch.id
+        RETURNING node.id, node.run_id, node.attempt
+    ), told AS (
+        INSERT INTO runs_runevent (run_id, node_run_id, attempt, old, new, note, at)
+        SELECT run_id, id, attempt, 'pending', 'queued', '', clock_timestamp() FROM moved
+    )
+    SELECT coalesce(array_agg(id), '{}') INTO ids FROM moved;
+    RETURN ids;
+END $$;
+
+
+-- Take the next node of a queue with capacity `p_have` already in hand (that of the node
+-- that just ended; 0 for a claim). The node is made running. Returns its id; null if there
+-- is nothing to take, and then what was in hand has been given back.
+CREATE OR REPLACE FUNCTION runyard_take(
+    p_queue bigint, p_have integer, p_worker text, p_request uuid, p_lease interval
+) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    have integer := p_have;
+    refused integer;            -- the smallest demand that there was no room for
+    whole integer;              -- the queue's capacity
+    above boolean;              -- more is in use than that
+    head record;
+    got record;
+BEGIN
+    LOOP
+        SELECT capacity, used > capacity INTO whole, above
+          FROM workspaces_resourcequeue WHERE id = p_queue;
+        IF have > 0 AND above THEN
+            -- Capacity was lowered under load: what ends is given back, never handed on.
+            UPDATE workspaces_resourcequeue SET used = used - have WHERE id = p_queue;
+            have := 0;
+        END IF;
+        refused := NULL;
+
+        FOR head IN
+            SELECT id, demand, queued_at FROM runs_noderun
+             WHERE state = 'queued' AND queue_id = p_queue
+             ORDER BY queue_id, level DESC, turn, queued_at LIMIT 50
+        LOOP
+            CONTINUE WHEN head.demand > whole;  -- capacity was lowered below it after launch
+            IF head.demand > have THEN
+                IF refused IS NULL OR head.demand < refused THEN
+                    IF runyard_ask(p_queue, head.demand - have) THEN
+                        have := head.demand;
+                    ELSE
+                        refused := head.demand;
+                    END IF;
+                END IF;
+                IF head.demand > have THEN
+                    -- It does not fit. Long in line, it holds back those behind it, else it
+                    -- would starve.
+                    EXIT WHEN head.queued_at < clock_timestamp() - interval '60 s'
+                        AND EXISTS (SELECT FROM runs_noderun
+                                     WHERE id = head.id AND state = 'queued');
+                    CONTINUE;
+                END IF;
+            END IF;
+            UPDATE runs_noderun AS node
+               SET state = 'running', attempt = attempt + 1, worker = p_worker,
+                   claim_request = p_request, lease_until = clock_timestamp() + p_lease,
+                   started_at = clock_timestamp(), ended_at = NULL, exit_code = NULL,
+                   stop = '', reason = ''
+             WHERE id = (SELECT id FROM runs_noderun
+                          WHERE id = head.id AND state = 'queued'
+                            FOR NO KEY UPDATE SKIP LOCKED)
+            RETURNING id, demand INTO got;
+            IF FOUND THEN
+                IF have > got.demand THEN
+                    UPDATE workspaces_resourcequeue SET used = used - (have - got.demand)
+                     WHERE id = p_queue;
+                END IF;
+                RETURN got.id;
+            END IF;
+        END LOOP;
+
+        IF have = 0 THEN
+            RETURN NULL;
+        END IF;
+        -- Give it back, then look once more: the queue's row is locked by us now, so that
+        -- whoever was refused before this moment is seen by this look.
+        UPDATE workspaces_resourcequeue SET used = used - have WHERE id = p_queue;
+        have := 0;
+    END LOOP;
+END $$;
+
+
+-- Ask a queue for capacity. The second try waits for whoever is giving some back at this
+-- moment: a condition that is false in the snapshot would not wait.
+CREATE OR REPLACE FUNCTION runyard_ask(p_queue bigint, p_more integer) RETURNS boolean
+LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE workspaces_resourcequeue SET used = used + p_more
+     WHERE id = p_queue AND used + p_more <= capacity;
+    IF FOUND THEN
+        RETURN true;
+    END IF;
+    PERFORM FROM workspaces_resourcequeue WHERE id = p_queue FOR NO KEY UPDATE;
+    UPDATE workspaces_resourcequeue SET used = used + p_more
+     WHERE id = p_queue AND used + p_more <= capacity;
+    RETURN FOUND;
+END $$;
+
+
+-- What a worker holds of a running node: its Claim.
+CREATE OR REPLACE FUNCTION runyard_claim_of(p_node bigint) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object(
+        'node_run_id', id, 'run_id', run_id, 'attempt', attempt, 'queue_id', queue_id,
+        'key', key, 'job_version_id', job_version_id, 'timeout_seconds', timeout_seconds,
+        'failures', failures, 'retries', retries,
+        'retry_interval_seconds', retry_interval_seconds)
+      FROM runs_noderun WHERE id = p_node
+$$;
+
+
+-- Write the start of the attempt that `runyard_take` just made. The run's row is the
+-- caller's to write, last.
+CREATE OR REPLACE FUNCTION runyard_start(p_node bigint) RETURNS void
+LANGUAGE sql AS $$
+    WITH attempt AS (
+        INSERT INTO runs_attempt (node_run_id, number, state, worker, started_at, reason,
+                                  error_line, log_bytes, log_lines, log_tail, application_id, ui_url)
+        SELECT id, attempt, 'running', worker, started_at, '', '', 0, 0, '', '', ''
+          FROM runs_noderun WHERE id = p_node
+    )
+    INSERT INTO runs_runevent (run_id, node_run_id, attempt, old, new, note, at)
+    SELECT run_id, id, attempt, 'queued', 'running', '', clock_timestamp()
+      FROM runs_noderun WHERE id = p_node
+$$;
+
+
+-- A run's row as one of its nodes starts.
+CREATE OR REPLACE FUNCTION runyard_run_started(p_run bigint) RETURNS void
+LANGUAGE sql AS $$
+    UPDATE runs_run
+       SET revision = revision + 1, state = 'running',
+           started_at = coalesce(started_at, clock_timestamp())
+     WHERE id = p_run
+$$;
+
+
+-- Take the next node of a queue. `p_again`: the reply to this request may have been lost;
+-- then the same claim is given again. Returns the Claim, or null.
+CREATE OR REPLACE FUNCTION runyard_claim(
+    p_queue bigint, p_worker text, p_request uuid, p_again boolean, p_lease interval
+) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    node bigint;
+BEGIN
+    IF p_again THEN
+        UPDATE runs_noderun SET lease_until = clock_timestamp() + p_lease
+         WHERE worker = p_worker AND state = 'running' AND claim_request = p_request
+        RETURNING id INTO node;
+        IF FOUND THEN
+            RETURN runyard_claim_of(node);
+        END IF;
+    END IF;
+    node := runyard_take(p_queue, 0, p_worker, p_request, p_lease);
+    IF node IS NULL THEN
+        RETURN NULL;
+    END IF;
+    PERFORM runyard_start(node);
+    PERFORM runyard_run_started(run_id) FROM runs_noderun WHERE id = node;
+    RETURN runyard_claim_of(node);
+END $$;
+
+
+-- Admit a run's held nodes (pending, lacking nothing) to their queues, as far as a pause and
+-- the run's limit allow. Takes the run's row lock before it looks. Returns the ids that were
+-- queued.
+CREATE OR REPLACE FUNCTION runyard_admit(p_run bigint) RETURNS bigint[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    run record;
+    held bigint[];
+BEGIN
+    SELECT hold, parallelism, active INTO run FROM runs_run WHERE id = p_run FOR NO KEY UPDATE;
+    IF run.hold <> '' THEN
+        RETURN '{}';
+    END IF;
+    SELECT array_agg(id) INTO held FROM (
+        SELECT id FROM runs_noderun
+         WHERE run_id = p_run AND state = 'pending' AND need = 0
+         ORDER BY id
+         LIMIT CASE WHEN run.parallelism IS NULL THEN NULL
+                    ELSE greatest(run.parallelism - run.active, 0) END
+           FOR NO KEY UPDATE SKIP LOCKED) h;
+    IF held IS NULL THEN
+        RETURN '{}';
+    END IF;
+    held := runyard_enqueue(held);
+    UPDATE runs_run SET active = active + cardinality(held), revision = revision + 1
+     WHERE id = p_run;
+    RETURN held;
+END $$;
+
+
+-- End an attempt and take the next node of its queue, if `p_take`.
+--
+-- Idempotent by (node, attempt, request): repeated after a lost reply it gives the same
+-- answer and the same next claim. Returns {accepted, state, next, bells, run_ended};
+-- accepted = false means: fenced, nothing was written. `bells` says for each queue how many
+-- more workers should look: [[queue, n], …].
+CREATE OR REPLACE FUNCTION runyard_finish(
+    p_node bigint, p_attempt integer, p_request uuid, p_worker text, p_lease interval,
+    p_take boolean, p_state text, p_exit_code integer, p_reason text, p_retry_in interval,
+    p_log jsonb
+) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    me record;
+    run record;
+    past record;
+    ready bigint[] := '{}';
+    queued bigint[] := '{}';
+    taken record;
+    ended boolean;
+    own_bells integer;
+    bells jsonb := '[]';
+BEGIN
+    -- 1. The fence. A stop that came while it ran takes its retry away.
+    UPDATE runs_noderun
+       SET state = CASE WHEN p_state = 'retrying' AND stop <> '' THEN stop ELSE p_state END,
+           lease_until = NULL,
+           retry_at = CASE WHEN p_state = 'retrying' AND stop = ''
+                           THEN clock_timestamp() + p_retry_in END,
+           failures = failures + (p_state IN ('failed', 'retrying'))::integer,
+           ended_at = clock_timestamp(), exit_code = p_exit_code, reason = p_reason, stop = ''
+     WHERE id = p_node AND attempt = p_attempt AND state = 'running'
+    RETURNING run_id, queue_id, demand, down, state INTO me;
+    IF NOT FOUND THEN
+        SELECT * INTO past FROM runs_attempt WHERE node_run_id = p_node AND number = p_attempt;
+        IF NOT FOUND OR past.finish_request IS DISTINCT FROM p_request THEN
+            RETURN jsonb_build_object('accepted', false);
+        END IF;
+        SELECT n.state, n.queue_id, r.ended_at IS NOT NULL AS run_ended INTO me
+          FROM runs_noderun n JOIN runs_run r ON r.id = n.run_id WHERE n.id = p_node;
+        UPDATE runs_noderun SET lease_until = clock_timestamp() + p_lease
+         WHERE id = past.next_node_run AND attempt = past.next_attempt
+           AND state = 'running' AND worker = p_worker;
+        -- The first answer's bells may not have rung; one more is harmless, and each worker
+        -- looks by itself every 2 s.
+        RETURN jsonb_build_object(
+            'accepted', true, 'state', me.state, 'run_ended', me.run_ended,
+            'next', CASE WHEN FOUND THEN runyard_claim_of(past.next_node_run) END,
+            'bells', jsonb_build_array(jsonb_build_array(me.queue_id, 1)));
+    END IF;
+
+    -- 2. Sees every pause and stop that came before: they lock the run's unfinished nodes
+    -- first, so that this finish is wholly before or wholly after them.
+    SELECT hold, parallelism INTO run FROM runs_run WHERE id = me.run_id;
+
+    -- 3. Count down what waits for it; never look at the rest of the run.
+    IF me.state = 'succeeded' AND me.down <> '{}' THEN
+        WITH locked AS (
+            SELECT id FROM runs_noderun WHERE id = ANY (me.down) ORDER BY id FOR NO KEY UPDATE
+        ), counted AS (
+            UPDATE runs_noderun AS node SET need = need - 1
+              FROM locked
+             WHERE node.id = locked.id AND node.state = 'pending' AND node.need > 0
+            RETURNING node.id, node.need
+        )
+        SELECT coalesce(array_agg(id ORDER BY id), '{}') INTO ready FROM counted WHERE need = 0;
+    END IF;
+    IF run.hold <> '' THEN
+        NULL;  -- what is ready stays pending
+    ELSIF run.parallelism IS NULL THEN
+        IF ready <> '{}' THEN
+            queued := runyard_enqueue(ready);
+        END IF;
+    ELSE
+        -- The slot in the run is handed on like capacity: to the first held node.
+        queued := runyard_enqueue(ARRAY(
+            SELECT id FROM runs_noderun
+             WHERE run_id = me.run_id AND state = 'pending' AND need = 0
+             ORDER BY id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED));
+    END IF;
+
+    -- 4. Hand the capacity on, or give it back.
+    SELECT NULL::bigint AS id, NULL::bigint AS run_id, NULL::integer AS attempt,
+           NULL::integer AS demand INTO taken;
+    IF p_take THEN
+        SELECT n.id, n.run_id, n.attempt, n.demand INTO taken
+          FROM runyard_take(me.queue_id, me.demand, p_worker, p_request, p_lease) AS t(id)
+          JOIN runs_noderun n ON n.id = t.id;
+    ELSE
+        UPDATE workspaces_resourcequeue SET used = used - me.demand WHERE id = me.queue_id;
+    END IF;
+
+    -- 5. History.
+    IF taken.id IS NOT NULL THEN
+        PERFORM runyard_start(taken.id);
+    END IF;
+    UPDATE runs_attempt
+       SET state = CASE WHEN p_state = 'retrying' THEN 'failed' ELSE me.state END,
+           ended_at = clock_timestamp(), exit_code = p_exit_code, reason = p_reason,
+           error_line = coalesce(p_log->>'error_line', ''),
+           log_bytes = coalesce((p_log->>'bytes')::bigint, 0),
+           log_lines = coalesce((p_log->>'lines')::bigint, 0),
+           log_tail = coalesce(p_log->>'tail', ''),
+           finish_request = p_request, next_node_run = taken.id, next_attempt = taken.attempt
+     WHERE node_run_id = p_node AND number = p_attempt;
+    INSERT INTO runs_runevent (run_id, node_run_id, attempt, old, new, note, at)
+    VALUES (me.run_id, p_node, p_attempt, 'running', me.state, p_reason, clock_timestamp());
+
+    -- 6. The runs' rows last, by id.
+    IF taken.run_id < me.run_id THEN
+        PERFORM runyard_run_started(taken.run_id);
+    END IF;
+    UPDATE runs_run
+       SET active = active - 1 + cardinality(queued),
+           open = open - (me.state <> 'retrying')::integer + cardinality(ready),
+           succeeded = succeeded + (me.state = 'succeeded')::integer,
+           failed = failed + (me.state = 'failed')::integer,
+           stopped = stopped + (me.state = 'stopped')::integer,
+           cancelled = cancelled + (me.state = 'cancelled')::integer,
+           revision = revision + 1
+     WHERE id = me.run_id;
+    ended := runyard_close(me.run_id);
+    IF run.parallelism IS NOT NULL AND NOT ended THEN
+        queued := queued || runyard_admit(me.run_id);  -- room that a raised limit left
+    END IF;
+    IF taken.run_id > me.run_id THEN
+        PERFORM runyard_run_started(taken.run_id);
+    END IF;
+
+    -- 7. Who else should look. A useless bell costs more than any rule here: none for the
+    -- own queue where nothing was found there.
+    own_bells := 0;
+    IF cardinality(queued) > (taken.run_id IS NOT DISTINCT FROM me.run_id)::integer THEN
+        SELECT coalesce(jsonb_agg(jsonb_build_array(q.queue_id, q.n))
+                            FILTER (WHERE q.queue_id <> me.queue_id), '[]'),
+               coalesce(sum(q.n) FILTER (WHERE q.queue_id = me.queue_id), 0)
+          INTO bells, own_bells
+          FROM (SELECT queue_id, count(*) AS n FROM runs_noderun
+                 WHERE id = ANY (queued) AND state = 'queued' GROUP BY queue_id) q;
+    END IF;
+    IF NOT p_take OR taken.demand < me.demand THEN
+        own_bells := greatest(own_bells, 1);
+    ELSIF taken.id IS NULL THEN
+        own_bells := 0;
+    END IF;
+    IF own_bells > 0 THEN
+        bells := bells || jsonb_build_array(jsonb_build_array(me.queue_id, own_bells));
+    END IF;
+    RETURN jsonb_build_object(
+        'accepted', true, 'state', me.state, 'run_ended', ended, 'bells', bells,
+        'next', CASE WHEN taken.id IS NOT NULL THEN runyard_claim_of(taken.id) END);
+END $$;
+
+
+-- End a run in which nothing can happen any more. The caller has just written its row.
+-- Stopped only if a person stopped it or one of its nodes; else failed if a node failed or
+-- was cut off; else succeeded.
+CREATE OR REPLACE FUNCTION runyard_close(p_run bigint) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    how text;
+BEGIN
+    UPDATE runs_run
+       SET state = CASE WHEN hold = 'stopped' OR stopped > 0 THEN 'stopped'
+                        WHEN succeeded = total THEN 'succeeded'
+                        ELSE 'failed' END,
+           ended_at = clock_timestamp(), revision = revision + 1
+     WHERE id = p_run AND open = 0 AND ended_at IS NULL
+    RETURNING state INTO how;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    INSERT INTO runs_runevent (run_id, old, new, note, at)
+    VALUES (p_run, 'running', how, '', clock_timestamp());
+    RETURN true;
+END $$;

@@ -1,0 +1,146 @@
+"""Workflows: a draft in rows, and the versions that were frozen from it."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+
+from apps.engine.states import Strategy
+from apps.nodes.models import Job
+from apps.workspaces.models import InWorkspaceQuerySet, ResourceQueue, Workspace
+
+
+class Workflow(models.Model):
+    """A graph of jobs under edit. Production runs take `published`, which no edit changes.
+
+    The settings here and the nodes and edges below are the draft; `revision` grows with
+    every change to any of them, and a save must name the one it started from.
+    """
+
+    workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="workflows")
+    name = models.CharField(max_length=128)
+    description = models.TextField(blank=True)
+    #: Default of its nodes.
+    queue = models.ForeignKey(
+        ResourceQueue, models.PROTECT, null=True, blank=True, related_name="workflows"
+    )
+    retries = models.PositiveSmallIntegerField(default=0)
+    retry_interval_seconds = models.PositiveIntegerField(default=60)
+    #: Longest time of a whole run; None: no limit.
+    timeout_seconds = models.PositiveIntegerField(null=True, blank=True)
+    #: Nodes of one run at once; None: no limit.
+    parallelism = models.PositiveSmallIntegerField(null=True, blank=True)
+    strategy = models.CharField(
+        max_length=10, choices=[(s.value, s.value) for s in Strategy], default=Strategy.CONTINUE
+    )
+    revision = models.PositiveIntegerField(default=1)
+    published = models.ForeignKey(
+        "WorkflowVersion", models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+    #: Set: in the trash. Its runs stay readable and its name is free again.
+    deleted_at = models.DateTimeField(null=True, blank=True)
+
+    objects = InWorkspaceQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "name"],
+                name="workflow_name_once",
+                condition=Q(deleted_at=None),
+            ),
+            models.CheckConstraint(condition=~Q(name=""), name="workflow_has_name"),
+            models.CheckConstraint(
+                condition=Q(parallelism=None) | Q(parallelism__gt=0),
+                name="workflow_parallelism_positive",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class DraftNode(models.Model):
+    """A node of a draft. What is None follows the workflow, or the job; a 0 that is set stays."""
+
+    workflow = models.ForeignKey(Workflow, models.CASCADE, related_name="nodes")
+    name = models.CharField(max_length=64)
+    job = models.ForeignKey(Job, models.PROTECT, related_name="nodes")
+    #: A published version that this node stays with; None takes the newest at each launch.
+    job_version_number = models.PositiveIntegerField(null=True, blank=True)
+    #: Once chosen here it sticks, also when the workflow's queue changes.
+    queue = models.ForeignKey(
+        ResourceQueue, models.PROTECT, null=True, blank=True, related_name="nodes"
+    )
+    retries = models.PositiveSmallIntegerField(null=True, blank=True)
+    retry_interval_seconds = models.PositiveIntegerField(null=True, blank=True)
+    timeout_seconds = models.PositiveIntegerField(null=True, blank=True)
+    #: Place on the canvas in its own units; None until it was laid out or dragged.
+    x = models.FloatField(null=True, blank=True)
+    y = models.FloatField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["workflow", "name"], name="draft_node_name_once"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class DraftEdge(models.Model):
+    """`downstream` starts when `upstream` has succeeded."""
+
+    workflow = models.ForeignKey(Workflow, models.CASCADE, related_name="edges")
+    upstream = models.ForeignKey(DraftNode, models.CASCADE, related_name="out_edges")
+    downstream = models.ForeignKey(DraftNode, models.CASCADE, related_name="in_edges")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["upstream", "downstream"], name="draft_edge_once"),
+            models.CheckConstraint(
+                condition=~Q(upstream=F("downstream")), name="draft_edge_not_to_itself"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.upstream} → {self.downstream}"
+
+
+class WorkflowVersion(models.Model):
+    """A published graph with its settings. Never changes.
+
+    `graph`: {"settings": {...}, "nodes": [{"name", "job", "job_version_number", "queue",
+    "retries", "retry_interval_seconds", "timeout_seconds", "x", "y"}], "edges": [[up, down]]};
+    jobs and queues by id, None where a node follows. Made by `publishing.freeze`.
+    `number` is None for a debug run of a draft.
+    """
+
+    workflow = models.ForeignKey(Workflow, models.CASCADE, related_name="versions")
+    number = models.PositiveIntegerField(null=True)
+    graph = models.JSONField()
+    #: SHA-256 of the canonical form of what runs (positions are left out), hex.
+    digest = models.CharField(max_length=64)
+    remarks = models.TextField(blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workflow", "number"], name="workflow_version_number_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.workflow} v{self.number}" if self.number else f"{self.workflow} (draft)"

@@ -1,0 +1,156 @@
+"""Who shares what: workspaces, their members, their resource queues, the tokens for programs."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractUser, AnonymousUser
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models import F, Q
+
+from apps.engine.roles import Permission, Role, allows
+
+
+class User(AbstractUser):
+    """A person. A superuser is the platform's administrator: owner of every workspace."""
+
+    class Meta:
+        db_table = "workspaces_user"
+
+
+class WorkspaceQuerySet(models.QuerySet["Workspace"]):
+    def visible_to(self, user: User | AnonymousUser) -> Self:
+        if not user.is_active or user.is_anonymous:
+            return self.none()
+        return self if user.is_superuser else self.filter(members__user=user)
+
+
+class Workspace(models.Model):
+    """Jobs, workflows, queues and people, apart from those of every other workspace."""
+
+    name = models.CharField(
+        max_length=64,
+        unique=True,
+        validators=[
+            RegexValidator(
+                r"^\w[\w-]{0,63}\Z", "use 1 to 64 letters, digits, '-' and '_'; a letter, digit or '_' first"
+            )
+        ],
+    )
+    #: IANA name; the default of its workflows' zones.
+    zone = models.CharField(max_length=64, default="UTC")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = WorkspaceQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Member(models.Model):
+    workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="members")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=20, choices=[(r.value, r.value) for r in Role])
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["workspace", "user"], name="member_once_per_workspace"),
+            models.CheckConstraint(
+                condition=Q(role__in=[r.value for r in Role]), name="member_role_known"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.workspace}"
+
+    def may(self, permission: Permission) -> bool:
+        return allows(Role(self.role), permission)
+
+
+class InWorkspaceQuerySet(models.QuerySet[Any]):
+    """Of a model with a `workspace`: the one way from a user to its rows."""
+
+    def visible_to(self, user: User | AnonymousUser) -> Self:
+        if not user.is_active or user.is_anonymous:
+            return self.none()
+        return self if user.is_superuser else self.filter(workspace__members__user=user)
+
+
+class ResourceQueue(models.Model):
+    """A pool of compute units that nodes wait for.
+
+    Capacity is in thousandths of a CU (1 CU = 1 core + 4 GiB). `used` is written by the hot
+    path only, by differences; it may stand above a capacity that was lowered meanwhile.
+    """
+
+    workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="queues")
+    name = models.CharField(
+        max_length=64,
+        validators=[
+            RegexValidator(r"^\w[\w-]{0,63}\Z", "use 1 to 64 letters, digits, '-' and '_'")
+        ],
+    )
+    description = models.CharField(max_length=200, blank=True)
+    capacity = models.PositiveIntegerField()
+    used = models.IntegerField(default=0)
+    #: Which environments it is for. Production runs need a production queue, debug runs a
+    #: development one; a queue may be both.
+    development = models.BooleanField(default=False)
+    production = models.BooleanField(default=False)
+    #: Spark master: "local" (as many cores as the job's driver has), spark://…, yarn, k8s://…
+    spark_master = models.CharField(max_length=200, default="local")
+
+    objects = InWorkspaceQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["workspace", "name"], name="queue_once_per_workspace"),
+            models.CheckConstraint(condition=Q(used__gte=0), name="queue_used_not_negative"),
+            models.CheckConstraint(condition=Q(capacity__gt=0), name="queue_has_capacity"),
+            models.CheckConstraint(
+                condition=Q(development=True) | Q(production=True), name="queue_has_environment"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def free(self) -> int:
+        return max(self.capacity - self.used, 0)
+
+
+class TokenScope(models.TextChoices):
+    READ = "read"
+    RUN = "run"
+    EDIT = "edit"
+    ADMIN = "admin"
+
+
+class ApiToken(models.Model):
+    """A program's way in, acting for a user. Only the SHA-256 of its 256 random bits is kept."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="api_tokens")
+    name = models.CharField(max_length=100)
+    digest = models.BinaryField(max_length=32, unique=True)
+    scope = models.CharField(max_length=8, choices=TokenScope.choices, default=TokenScope.READ)
+    #: None: every workspace that the user sees.
+    workspace = models.ForeignKey(Workspace, models.CASCADE, null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    #: Written at most once a minute.
+    used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(expires_at=None) | Q(expires_at__gt=F("created_at")),
+                name="token_expires_after_creation",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
