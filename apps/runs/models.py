@@ -12,7 +12,14 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from apps.engine.states import AttemptState, Hold, NodeState, RunState, Strategy, Trigger
+from apps.engine.states import (
+    AttemptState,
+    Hold,
+    NodeState,
+    RunState,
+    Strategy,
+    Trigger,
+)
 from apps.nodes.models import Job, JobVersion
 from apps.workflows.models import Workflow, WorkflowVersion
 from apps.workspaces.models import InWorkspaceQuerySet, ResourceQueue, Workspace
@@ -27,8 +34,12 @@ class Run(models.Model):
     """
 
     workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="runs")
-    workflow = models.ForeignKey(Workflow, models.CASCADE, null=True, related_name="runs")
-    version = models.ForeignKey(WorkflowVersion, models.PROTECT, null=True, related_name="runs")
+    workflow = models.ForeignKey(
+        Workflow, models.CASCADE, null=True, related_name="runs"
+    )
+    version = models.ForeignKey(
+        WorkflowVersion, models.PROTECT, null=True, related_name="runs"
+    )
     #: The job of an ad-hoc run; None for a workflow's.
     job = models.ForeignKey(Job, models.CASCADE, null=True, related_name="runs")
     #: Name of the workflow or path of the job at launch; outlives both.
@@ -37,15 +48,24 @@ class Run(models.Model):
     flow = models.BigIntegerField()
     #: When it is, or would have been, due (UTC); a manual run's is the time of the request.
     cycle = models.DateTimeField()
-    trigger = models.CharField(max_length=10, choices=[(t.value, t.value) for t in Trigger])
+    trigger = models.CharField(
+        max_length=10, choices=[(t.value, t.value) for t in Trigger]
+    )
     state = models.CharField(
-        max_length=10, choices=[(s.value, s.value) for s in RunState], default=RunState.PENDING
+        max_length=10,
+        choices=[(s.value, s.value) for s in RunState],
+        default=RunState.PENDING,
     )
     hold = models.CharField(
-        max_length=10, choices=[(h.value, h.value) for h in Hold], default=Hold.NONE, blank=True
+        max_length=10,
+        choices=[(h.value, h.value) for h in Hold],
+        default=Hold.NONE,
+        blank=True,
     )
     strategy = models.CharField(
-        max_length=10, choices=[(s.value, s.value) for s in Strategy], default=Strategy.CONTINUE
+        max_length=10,
+        choices=[(s.value, s.value) for s in Strategy],
+        default=Strategy.CONTINUE,
     )
     #: Nodes at once; None: no limit.
     parallelism = models.PositiveSmallIntegerField(null=True)
@@ -53,7 +73,9 @@ class Run(models.Model):
     #: Parameters given at launch; they win over the job's.
     parameters = models.JSONField(default=dict)
     remarks = models.TextField(blank=True)
-    rerun_of = models.ForeignKey("self", models.SET_NULL, null=True, related_name="reruns")
+    rerun_of = models.ForeignKey(
+        "self", models.SET_NULL, null=True, related_name="reruns"
+    )
 
     total = models.PositiveIntegerField(default=0)
     active = models.PositiveIntegerField(default=0)
@@ -80,23 +102,34 @@ class Run(models.Model):
                 condition=Q(workflow=None) ^ Q(job=None), name="run_of_workflow_or_job"
             ),
             models.CheckConstraint(
-                condition=Q(workflow=None) | Q(version__isnull=False), name="run_has_version"
+                condition=Q(workflow=None) | Q(version__isnull=False),
+                name="run_has_version",
             ),
             models.CheckConstraint(
-                condition=~(Q(state__in=["succeeded", "failed", "stopped"]) ^ Q(ended_at__isnull=False)),
+                condition=~(
+                    Q(state__in=["succeeded", "failed", "stopped"])
+                    ^ Q(ended_at__isnull=False)
+                ),
                 name="run_ended_iff_final",
             ),
             models.CheckConstraint(
-                condition=Q(parallelism=None) | Q(parallelism__gt=0), name="run_parallelism_positive"
+                condition=Q(parallelism=None) | Q(parallelism__gt=0),
+                name="run_parallelism_positive",
             ),
         ]
         indexes = [
             # The lists, newest first: of a workspace, of a workflow, of a job.
-            models.Index("workspace", "-id", name="run_by_workspace"),
-            models.Index("workflow", "-id", name="run_by_workflow"),
-            models.Index("job", "-id", name="run_by_job", condition=Q(job__isnull=False)),
+            models.Index(fields=["workspace", "-id"], name="run_by_workspace"),
+            models.Index(fields=["workflow", "-id"], name="run_by_workflow"),
+            models.Index(
+                fields=["job", "-id"], name="run_by_job", condition=Q(job__isnull=False)
+            ),
             # The sweep: what is not over?
-            models.Index("id", name="run_not_over", condition=Q(state__in=["pending", "running"])),
+            models.Index(
+                fields=["id"],
+                name="run_not_over",
+                condition=Q(state__in=["pending", "running"]),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -117,7 +150,9 @@ class NodeRun(models.Model):
     job_version = models.ForeignKey(
         JobVersion, models.PROTECT, related_name="+", db_index=False
     )
-    queue = models.ForeignKey(ResourceQueue, models.PROTECT, related_name="+", db_index=False)
+    queue = models.ForeignKey(
+        ResourceQueue, models.PROTECT, related_name="+", db_index=False
+    )
     flow = models.BigIntegerField()
     #: What it asks of its queue while it runs, in thousandths of a CU.
     demand = models.PositiveIntegerField()
@@ -128,7 +163,9 @@ class NodeRun(models.Model):
     turn = models.BigIntegerField(default=0)
 
     state = models.CharField(
-        max_length=10, choices=[(s.value, s.value) for s in NodeState], default=NodeState.PENDING
+        max_length=10,
+        choices=[(s.value, s.value) for s in NodeState],
+        default=NodeState.PENDING,
     )
     #: Set by hand to success: by whom and why stands in its event.
     forced = models.BooleanField(default=False)
@@ -174,27 +211,40 @@ class NodeRun(models.Model):
                 name="node_run_retry_at_iff_retrying",
             ),
             models.CheckConstraint(
-                condition=~Q(state="queued") | Q(need=0), name="node_run_queued_lacks_nothing"
+                condition=~Q(state="queued") | Q(need=0),
+                name="node_run_queued_lacks_nothing",
             ),
         ]
         indexes = [
             # Claim: who is next in this queue? The order must equal the statement's to the
             # last column, else each claim sorts the whole backlog.
             models.Index(
-                "queue", "-level", "turn", "queued_at",
-                name="node_run_line", condition=Q(state="queued"),
+                fields=["queue", "-level", "turn", "queued_at"],
+                name="node_run_line",
+                condition=Q(state="queued"),
             ),
             # Stamp: what is this flow's last turn?
             models.Index(
-                "queue", "flow", "level", "turn",
-                name="node_run_turns", condition=Q(state="queued"),
+                fields=["queue", "flow", "level", "turn"],
+                name="node_run_turns",
+                condition=Q(state="queued"),
             ),
             # Renewal and sweep: what runs, where? None on lease_until, so that renewal stays HOT.
-            models.Index("worker", name="node_run_running", condition=Q(state="running")),
+            models.Index(
+                fields=["worker"], name="node_run_running", condition=Q(state="running")
+            ),
             # The tick: whose pause is over?
-            models.Index("retry_at", name="node_run_retries", condition=Q(state="retrying")),
+            models.Index(
+                fields=["retry_at"],
+                name="node_run_retries",
+                condition=Q(state="retrying"),
+            ),
             # A limited or paused run: which nodes are held back?
-            models.Index("run", name="node_run_held", condition=Q(state="pending", need=0)),
+            models.Index(
+                fields=["run"],
+                name="node_run_held",
+                condition=Q(state="pending", need=0),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -266,13 +316,17 @@ class RunEvent(models.Model):
     new = models.CharField(max_length=10, default="", blank=True)
     #: A person; None: the engine.
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+", db_index=False
+        settings.AUTH_USER_MODEL,
+        models.SET_NULL,
+        null=True,
+        related_name="+",
+        db_index=False,
     )
     note = models.TextField(default="", blank=True)
     at = models.DateTimeField(db_default=Now())
 
     class Meta:
-        indexes = [models.Index("run", "id", name="event_by_run")]
+        indexes = [models.Index(fields=["run", "id"], name="event_by_run")]
 
     def __str__(self) -> str:
         return f"{self.old} → {self.new}"
