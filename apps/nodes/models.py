@@ -73,8 +73,6 @@ class JobVersion(models.Model):
     files = models.JSONField(default=dict)
     #: SHA-256 of the canonical form of kind, spec and files, hex.
     digest = models.CharField(max_length=64)
-    #: What one attempt asks of its resource queue, in thousandths of a CU.
-    demand = models.PositiveIntegerField()
     remarks = models.TextField(blank=True)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
@@ -83,7 +81,9 @@ class JobVersion(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["job", "number"], name="job_version_number_once"),
+            models.UniqueConstraint(
+                fields=["job", "number"], name="job_version_number_once"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -107,7 +107,9 @@ class File(models.Model):
     class Meta:
         ordering = ["path"]
         constraints = [
-            models.UniqueConstraint(fields=["workspace", "path"], name="file_path_once"),
+            models.UniqueConstraint(
+                fields=["workspace", "path"], name="file_path_once"
+            ),
         ]
 
     def __str__(self) -> str:

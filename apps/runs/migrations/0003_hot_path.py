@@ -20,7 +20,7 @@ ALTER TABLE runs_attempt SET (fillfactor = 80);
 
 
 class Migration(migrations.Migration):
-    dependencies = [("runs", "0001_initial"), ("workspaces", "0001_initial")]
+    dependencies = [("runs", "0002_initial"), ("workspaces", "0001_initial")]
 
     operations = [
         migrations.RunSQL(STORAGE, migrations.RunSQL.noop),

@@ -1,0 +1,1 @@
+"""The verbs: launch, move, advance, and what stands on them."""
