@@ -99,6 +99,7 @@ class Postgres:
             "max_connections": "100",
             "timezone": "UTC",
             "log_timezone": "UTC",
+            "log_line_prefix": "[%p] ",
             "log_checkpoints": "off",
             "jit": "off",
         }

@@ -39,7 +39,7 @@ class Home:
         Not where TMPDIR says: two terminals of one person may disagree about that.
         """
         digest = hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:12]
-        return Path(f"/tmp/runyard-{os.getuid()}-{digest}")  # noqa: S108 -- 0700 and checked
+        return Path(f"/tmp/runyard-{os.getuid()}-{digest}")  # noqa: S108 -- made 0700 and checked
 
     @property
     def database(self) -> Path:
@@ -127,18 +127,19 @@ class Home:
         """Django's SECRET_KEY, made on first use. Two processes at once get the same one."""
         file = self.keys / "secret_key"
         try:
+            if file.exists():
+                return file.read_text()
+            self.make()
+            self.keys.mkdir(mode=0o700, exist_ok=True)
+            mine = self.keys / f"secret_key.{secrets.token_hex(8)}"
+            mine.touch(mode=0o600)
+            mine.write_text(secrets.token_urlsafe(50))
+            try:
+                os.link(mine, file)  # fails where another process was first: then its counts
+            except FileExistsError:
+                pass
+            finally:
+                mine.unlink()
             return file.read_text()
-        except FileNotFoundError:
-            pass
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.keys.mkdir(mode=0o700, exist_ok=True)
-        mine = self.keys / f"secret_key.{secrets.token_hex(8)}"
-        mine.touch(mode=0o600)
-        mine.write_text(secrets.token_urlsafe(50))
-        try:
-            os.link(mine, file)  # fails where another process was first: then its key counts
-        except FileExistsError:
-            pass
-        finally:
-            mine.unlink()
-        return file.read_text()
+        except OSError as error:
+            raise HomeError(f"the key {file} cannot be read or made: {error.strerror}") from error

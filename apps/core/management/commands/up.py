@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from apps.core.embedded import EmbeddedError
+from apps.core.home import HomeError
+from apps.core.up import CannotRun, ends_on_signal, introduction, running, serve
+
+
+class Command(BaseCommand):
+    help = "Run everything until Ctrl-C: the embedded servers, web, worker and beat."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add_address(parser)
+        parser.add_argument("--workers", type=int, default=1, metavar="N", help="worker processes")
+        parser.add_argument(
+            "--spark", action="store_true", help="install Spark too (done by ./runyard before)"
+        )
+
+    def handle(self, *, host: str, port: int, workers: int, **_: Any) -> None:
+        try:
+            with (
+                ends_on_signal(),
+                running(
+                    host=host, port=port, workers=workers, workspace="default", echo=True
+                ) as it,
+            ):
+                self.stdout.write(introduction(it, host))
+                serve()
+        except (CannotRun, HomeError, EmbeddedError) as error:
+            raise CommandError(str(error)) from error
+
+
+def add_address(parser: ArgumentParser) -> None:
+    """--host and --port, by default as RUNYARD_HOST and RUNYARD_PORT say."""
+    parser.add_argument("--host", default=os.environ.get("RUNYARD_HOST") or "127.0.0.1")
+    parser.add_argument(
+        "--port", type=int, default=os.environ.get("RUNYARD_PORT") or "8080", help="0: any free one"
+    )
