@@ -21,11 +21,9 @@ PYTHON = VENV / "bin" / "python"
 
 
 def main(names: list[str]) -> None:
-    try:
-        lock = (ROOT / ".venv.lock").open("w")
-    except OSError as error:
-        sys.exit(f"runyard: cannot write in {ROOT} ({error.strerror}); make it writable")
-    with lock:
+    if not os.access(ROOT, os.W_OK):
+        sys.exit(f"runyard: cannot write in {ROOT}, where .venv is to be made; make it writable")
+    with Path(__file__).open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two first calls at once: the second finds it done
         make_venv()
         for name in dict.fromkeys(names):
