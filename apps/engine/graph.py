@@ -71,7 +71,9 @@ class Graph:
         left = {key: 0 for key in self.keys}
         for _, b in self.edges:
             left[b] += 1
-        ready = sorted((key for key in self.keys if not left[key]), key=place.__getitem__)
+        ready = sorted(
+            (key for key in self.keys if not left[key]), key=place.__getitem__
+        )
         done: list[str] = []
         while ready:
             following: list[str] = []
@@ -119,12 +121,17 @@ def graph_faults(keys: Sequence[str], edges: Iterable[tuple[str, str]]) -> list[
     upstream: dict[str, set[str]] = {key: set() for key in known}
     for a, b in sorted(edges):
         if a == b:
-            faults.append(Fault(a, f"node {a!r} waits for itself; remove that upstream"))
+            faults.append(
+                Fault(a, f"node {a!r} waits for itself; remove that upstream")
+            )
             continue
         for end, other in ((a, b), (b, a)):
             if end not in known:
                 faults.append(
-                    Fault(other, f"node {other!r} is connected to {end!r}, which is not there")
+                    Fault(
+                        other,
+                        f"node {other!r} is connected to {end!r}, which is not there",
+                    )
                 )
         if a in known and b in known:
             upstream[b].add(a)

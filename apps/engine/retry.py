@@ -30,9 +30,12 @@ def retry_delay(
     `jitter` in [0, 1) takes up to half of a growing pause away, so that nodes that failed
     together do not come back together; the caller draws it.
     """
-    if failures > policy.retries or (exit_code is not None and exit_code in policy.final_exit_codes):
+    if failures > policy.retries or (
+        exit_code is not None and exit_code in policy.final_exit_codes
+    ):
         return None
     pause = min(
-        policy.interval_seconds * policy.backoff ** (failures - 1), policy.max_interval_seconds
+        policy.interval_seconds * policy.backoff ** (failures - 1),
+        policy.max_interval_seconds,
     )
     return pause * (1 - jitter / 2) if policy.backoff > 1 else float(pause)

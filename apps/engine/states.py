@@ -10,7 +10,9 @@ from enum import StrEnum
 
 
 class NodeState(StrEnum):
-    PENDING = "pending"  # waits for upstreams, a pause, a limit: `queued` lacks only capacity
+    PENDING = (
+        "pending"  # waits for upstreams, a pause, a limit: `queued` lacks only capacity
+    )
     QUEUED = "queued"
     RUNNING = "running"
     RETRYING = "retrying"  # failed, waits for the start of its next attempt
@@ -84,11 +86,15 @@ ARROWS: dict[tuple[NodeState, NodeState], frozenset[By]] = {
     (_N.QUEUED, _N.PENDING): frozenset({By.ENGINE, By.PERSON}),  # pause
     (_N.QUEUED, _N.RUNNING): frozenset({By.WORKER}),
     (_N.RUNNING, _N.SUCCEEDED): frozenset({By.WORKER}),
-    (_N.RUNNING, _N.FAILED): frozenset({By.WORKER, By.ENGINE}),  # engine: losses used up
+    (_N.RUNNING, _N.FAILED): frozenset(
+        {By.WORKER, By.ENGINE}
+    ),  # engine: losses used up
     (_N.RUNNING, _N.RETRYING): frozenset({By.WORKER}),
     (_N.RUNNING, _N.STOPPED): frozenset({By.WORKER, By.ENGINE}),
     (_N.RUNNING, _N.CANCELLED): frozenset({By.WORKER, By.ENGINE}),
-    (_N.RUNNING, _N.PENDING): frozenset({By.WORKER, By.ENGINE}),  # handed back; lease lost
+    (_N.RUNNING, _N.PENDING): frozenset(
+        {By.WORKER, By.ENGINE}
+    ),  # handed back; lease lost
     (_N.RETRYING, _N.PENDING): frozenset({By.ENGINE}),  # its pause is over
     # Ended before it ran.
     (_N.PENDING, _N.STOPPED): frozenset({By.PERSON}),

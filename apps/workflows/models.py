@@ -32,7 +32,9 @@ class Workflow(models.Model):
     #: Nodes of one run at once; None: no limit.
     parallelism = models.PositiveSmallIntegerField(null=True, blank=True)
     strategy = models.CharField(
-        max_length=10, choices=[(s.value, s.value) for s in Strategy], default=Strategy.CONTINUE
+        max_length=10,
+        choices=[(s.value, s.value) for s in Strategy],
+        default=Strategy.CONTINUE,
     )
     revision = models.PositiveIntegerField(default=1)
     published = models.ForeignKey(

@@ -35,7 +35,8 @@ class Workspace(models.Model):
         unique=True,
         validators=[
             RegexValidator(
-                r"^\w[\w-]{0,63}\Z", "use 1 to 64 letters, digits, '-' and '_'; a letter, digit or '_' first"
+                r"^\w[\w-]{0,63}\Z",
+                "use 1 to 64 letters, digits, '-' and '_'; a letter, digit or '_' first",
             )
         ],
     )
@@ -111,7 +112,8 @@ class ResourceQueue(models.Model):
             models.CheckConstraint(condition=Q(used__gte=0), name="queue_used_not_negative"),
             models.CheckConstraint(condition=Q(capacity__gt=0), name="queue_has_capacity"),
             models.CheckConstraint(
-                condition=Q(development=True) | Q(production=True), name="queue_has_environment"
+                condition=Q(development=True) | Q(production=True),
+                name="queue_has_environment",
             ),
         ]
 

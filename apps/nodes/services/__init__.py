@@ -1,0 +1,1 @@
+"""Making and changing jobs and files."""

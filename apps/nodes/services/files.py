@@ -1,0 +1,72 @@
+"""Workspace files: a path, and bytes that lie under their sha256."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import IO
+
+from django.core.files.base import File as Stored
+from django.core.files.storage import default_storage
+from django.db import transaction
+
+from apps.core.errors import Invalid
+from apps.nodes.kinds.base import path_fault
+from apps.nodes.models import File
+from apps.workspaces.models import User, Workspace
+
+_CHUNK = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def check_path(path: str, field: str = "path") -> str:
+    """The path itself, if it is one inside a workspace. Raises Invalid."""
+    if fault := path_fault(path):
+        raise Invalid(f"the path {fault}", field)
+    if len(path) > 255:
+        raise Invalid(f"the path has {len(path)} characters; 255 are allowed", field)
+    return path
+
+
+def blob_name(sha256: str) -> str:
+    """Where bytes lie in the storage. Names are hashes, so nothing a user types gets there."""
+    if not _SHA256.fullmatch(sha256):
+        raise ValueError(f"{sha256!r} is no sha256")
+    return f"{sha256[:2]}/{sha256}"
+
+
+def store(content: IO[bytes]) -> tuple[str, int]:
+    """Keep these bytes; their sha256 and size. The same bytes are kept once."""
+    hashed, size = hashlib.sha256(), 0
+    content.seek(0)
+    while chunk := content.read(_CHUNK):
+        hashed.update(chunk)
+        size += len(chunk)
+    name = blob_name(hashed.hexdigest())
+    if not default_storage.exists(name):
+        content.seek(0)
+        default_storage.save(name, Stored(content))
+    return hashed.hexdigest(), size
+
+
+def open_blob(sha256: str) -> Stored:
+    """The bytes under a hash. Raises FileNotFoundError."""
+    return default_storage.open(blob_name(sha256))
+
+
+def put_file(workspace: Workspace, path: str, content: IO[bytes], *, user: User | None) -> File:
+    """Upload a file, or a new state of it. Published versions keep the bytes that they had."""
+    check_path(path)
+    sha256, size = store(content)
+    with transaction.atomic():
+        file, _ = File.objects.update_or_create(
+            workspace=workspace,
+            path=path,
+            defaults={"sha256": sha256, "size": size, "uploaded_by": user},
+        )
+    return file
+
+
+def delete_file(file: File) -> None:
+    """Remove a path. Published job versions keep the bytes that they had."""
+    file.delete()

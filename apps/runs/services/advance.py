@@ -1,0 +1,94 @@
+"""Take a run further, from how it stands."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from apps.engine.states import ACTIVE, By, Hold, NodeState, Strategy
+from apps.runs.models import NodeRun, Run, RunEvent
+from apps.runs.services.moves import admit, close, move_all
+from apps.workspaces.models import User
+
+UNFINISHED = [NodeState.PENDING, *ACTIVE]
+
+
+def advance(run_id: int) -> None:
+    """Do what a run lacks: cut it off if its strategy or timeout says so, else go on or end.
+
+    Looks at the level, not at the edge: it may be called twice, late, at once, or after a
+    crash. The hot path does the common part of this by itself; the sweep calls it for the
+    rest, and a worker whose node has failed for good.
+    """
+    run = (
+        Run.objects.filter(pk=run_id)
+        .annotate(is_late=Q(started_at__lt=Now() - F("timeout_seconds") * timedelta(seconds=1)))
+        .get()
+    )
+    if run.ended_at is not None or run.hold in (Hold.STOPPED, Hold.CANCELLED):
+        with transaction.atomic():
+            close(run_id)
+    elif run.timeout_seconds and run.is_late:
+        cut_off(run_id, Hold.CANCELLED, note=f"run timed out after {run.timeout_seconds} s")
+    elif run.strategy == Strategy.END and run.failed:
+        cut_off(run_id, Hold.CANCELLED, note="another node failed, and the strategy is *end*")
+    else:
+        with transaction.atomic():
+            admit(run_id)
+            close(run_id)
+
+
+@transaction.atomic
+def cut_off(run_id: int, hold: Hold, *, note: str, user: User | None = None) -> bool:
+    """Stop a run (a person) or cancel it (the engine); False if it was over.
+
+    What waits ends at once. What runs is asked to: its worker ends the child and reports.
+    All unfinished node runs are locked before the flag is set, so that no finish that read
+    the flag before can queue a node behind it.
+    """
+    by_person = hold is Hold.STOPPED
+    ends_as = NodeState.STOPPED if by_person else NodeState.CANCELLED
+    nodes = list(
+        NodeRun.objects.select_for_update(no_key=True)
+        .filter(run=run_id, state__in=UNFINISHED)
+        .order_by("pk")
+    )
+    if not Run.objects.filter(pk=run_id, ended_at=None).update(
+        hold=hold, revision=F("revision") + 1
+    ):
+        return False
+    RunEvent.objects.create(run_id=run_id, user=user, note=note)
+    running = [node.pk for node in nodes if node.state == NodeState.RUNNING]
+    NodeRun.objects.filter(pk__in=running).update(stop=ends_as)
+    # What still waits for an upstream stays pending: in a run that is over it reads "not run".
+    waiting = [
+        node
+        for node in nodes
+        if node.state != NodeState.RUNNING and not (node.state == NodeState.PENDING and node.need)
+    ]
+    move_all(waiting, ends_as, by=By.PERSON if by_person else By.ENGINE, user=user, note=note)
+    close(run_id)
+    return True
+
+
+def recount(run: Run) -> None:
+    """Set a locked run's counters from its nodes. Counters serve speed; nodes are the truth."""
+    counts: Counter[str] = Counter()
+    ready = 0
+    for state, need in NodeRun.objects.filter(run=run.pk).values_list("state", "need"):
+        counts[state] += 1
+        ready += state == NodeState.PENDING and need == 0
+    active = counts["queued"] + counts["running"]
+    Run.objects.filter(pk=run.pk).update(
+        active=active,
+        open=active + counts["retrying"] + ready,
+        succeeded=counts["succeeded"],
+        failed=counts["failed"],
+        stopped=counts["stopped"],
+        cancelled=counts["cancelled"],
+        revision=F("revision") + 1,
+    )

@@ -1,0 +1,262 @@
+"""The one door through which every run starts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import connection, transaction
+
+from apps.core.errors import FieldFault, Invalid
+from apps.engine.graph import Graph
+from apps.engine.states import Hold, Trigger
+from apps.nodes.kinds.registry import kind as kind_named
+from apps.nodes.models import Job, JobVersion
+from apps.runs.doorbell import ring_after_commit
+from apps.runs.models import NodeRun, Run, RunEvent
+from apps.workflows.models import WorkflowVersion
+from apps.workspaces.models import ResourceQueue, User
+
+
+@dataclass(frozen=True)
+class _Node:
+    """One node as it will stand in every run of a launch."""
+
+    key: str
+    version: JobVersion
+    queue: ResourceQueue
+    demand: int
+    retries: int
+    retry_interval_seconds: int
+    timeout_seconds: int | None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    nodes: tuple[_Node, ...]  # in the graph's order
+    graph: Graph
+
+
+@transaction.atomic
+def launch(
+    what: WorkflowVersion | JobVersion,
+    *,
+    cycles: Sequence[datetime],
+    trigger: Trigger,
+    by: User | None,
+    queue: ResourceQueue | None = None,
+    parameters: Mapping[str, str] | None = None,
+    remarks: str = "",
+    rerun_of: Run | None = None,
+) -> list[Run]:
+    """Start one run per cycle of a workflow's version, or of a job's alone; under way at once.
+
+    `cycles` are the points that the runs stand for (aware, UTC); for a run by hand, now.
+    `queue` applies to every node; None leaves each where it is set. `by` is None where the
+    engine starts it. Buttons, REST, scheduler, backfill and the wire doors all come through
+    here.
+
+    Raises Invalid, naming each node, if a job is not published, or a queue is missing, not
+    for this trigger's environment, or smaller than what the node asks.
+    """
+    if isinstance(what, WorkflowVersion):
+        owner, plan = what.workflow, _plan_of_workflow(what, trigger, queue)
+        settings = what.graph["settings"]
+        columns = {
+            "workflow": owner,
+            "version": what,
+            "name": owner.name,
+            "flow": owner.pk,
+            "strategy": settings["strategy"],
+            "parallelism": settings["parallelism"],
+            "timeout_seconds": settings["timeout_seconds"],
+        }
+    else:
+        owner, plan = what.job, _plan_of_job(what, trigger, queue)
+        # Flows of jobs and of workflows meet in one queue: negative ids keep them apart.
+        columns = {"job": owner, "name": owner.path, "flow": -owner.pk}
+
+    roots = [key for key in plan.graph.in_order if not plan.graph.upstream[key]]
+    limit = columns.get("parallelism") or len(roots)
+    runs = Run.objects.bulk_create(
+        Run(
+            workspace_id=owner.workspace_id,
+            cycle=cycle,
+            trigger=trigger,
+            hold=Hold.NONE,
+            parameters=dict(parameters or {}),
+            remarks=remarks,
+            rerun_of=rerun_of,
+            created_by=by,
+            total=len(plan.nodes),
+            active=min(limit, len(roots)),
+            open=len(roots),
+            **columns,
+        )
+        for cycle in cycles
+    )
+    nodes = _node_runs(plan, runs)
+    NodeRun.objects.bulk_create(nodes, batch_size=2000)
+    RunEvent.objects.bulk_create(
+        RunEvent(run=run, new=run.state, user=by, note=f"started: {trigger}") for run in runs
+    )
+    _enqueue(runs, nodes, limit)
+    return runs
+
+
+def _plan_of_workflow(
+    version: WorkflowVersion, trigger: Trigger, override: ResourceQueue | None
+) -> _Plan:
+    graph, settings = version.graph, version.graph["settings"]
+    jobs = {
+        job.pk: job
+        for job in Job.objects.filter(
+            pk__in={node["job"] for node in graph["nodes"]}
+        ).select_related("published", "published__job")
+    }
+    pinned = {
+        (pin.job_id, pin.number): pin
+        for pin in JobVersion.objects.select_related("job").filter(
+            job__in=jobs, number__in={n["job_version_number"] for n in graph["nodes"]} - {None}
+        )
+    }
+    queues = ResourceQueue.objects.filter(workspace=version.workflow.workspace_id).in_bulk()
+    faults: list[FieldFault] = []
+    nodes: dict[str, _Node] = {}
+    for node in graph["nodes"]:
+        job, number = jobs.get(node["job"]), node["job_version_number"]
+        job_version = job and (pinned.get((job.pk, number)) if number else job.published)
+        if job_version is None:
+            what = f"job {job.path!r}" if job else "its job"
+            faults.append(
+                FieldFault(
+                    node["name"], f"node {node['name']!r}: {what} is not published; publish it"
+                )
+            )
+            continue
+        queue_id = node["queue"] or settings["queue"] or job_version.job.queue_id
+        queue = override or queues.get(queue_id)
+        found = _node(
+            node["name"],
+            job_version,
+            queue,
+            trigger,
+            retries=_own(node["retries"], settings["retries"]),
+            retry_interval_seconds=_own(
+                node["retry_interval_seconds"], settings["retry_interval_seconds"]
+            ),
+            timeout_seconds=node["timeout_seconds"],
+        )
+        if isinstance(found, FieldFault):
+            faults.append(found)
+        else:
+            nodes[found.key] = found
+    if faults:
+        raise Invalid(faults)
+    shape = Graph.build([n["name"] for n in graph["nodes"]], [(a, b) for a, b in graph["edges"]])
+    return _Plan(tuple(nodes[key] for key in shape.in_order), shape)
+
+
+def _plan_of_job(version: JobVersion, trigger: Trigger, override: ResourceQueue | None) -> _Plan:
+    queue = override or version.job.queue
+    found = _node(
+        version.job.name,
+        version,
+        queue,
+        trigger,
+        retries=0,
+        retry_interval_seconds=60,
+        timeout_seconds=None,
+    )
+    if isinstance(found, FieldFault):
+        raise Invalid([found])
+    return _Plan((found,), Graph((found.key,), frozenset()))
+
+
+def _own(value: int | None, inherited: int) -> int:
+    """A value set on the node stays, 0 too; None follows the workflow."""
+    return inherited if value is None else value
+
+
+def _node(
+    key: str,
+    version: JobVersion,
+    queue: ResourceQueue | None,
+    trigger: Trigger,
+    *,
+    retries: int,
+    retry_interval_seconds: int,
+    timeout_seconds: int | None,
+) -> _Node | FieldFault:
+    if queue is None:
+        return FieldFault(key, f"node {key!r} has no resource queue; choose one")
+    fault = queue_fault(queue, trigger)
+    if fault:
+        return FieldFault(key, f"node {key!r}: {fault}")
+    demand = kind_named(version.kind).demand(version.spec, queue.spark_master)
+    if demand > queue.capacity:
+        return FieldFault(
+            key,
+            f"node {key!r} asks for {demand / 1000:g} CU, and queue {queue.name!r} has "
+            f"{queue.capacity / 1000:g} in all; ask for less or raise the queue's capacity",
+        )
+    return _Node(key, version, queue, demand, retries, retry_interval_seconds, timeout_seconds)
+
+
+def queue_fault(queue: ResourceQueue, trigger: Trigger) -> str:
+    """Why this trigger may not use this queue; "" if it may.
+
+    Debug runs belong into development queues, all others into production ones.
+    """
+    if trigger is Trigger.DEBUG and not queue.development:
+        return f"queue {queue.name!r} is not a development queue; debug runs need one"
+    if trigger is not Trigger.DEBUG and not queue.production:
+        return f"queue {queue.name!r} is not a production queue; choose one that is"
+    return ""
+
+
+def _node_runs(plan: _Plan, runs: Sequence[Run]) -> list[NodeRun]:
+    """The rows of every run, their ids in the graph's order: a successor's is the greater."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT nextval(pg_get_serial_sequence('runs_noderun', 'id'))"
+            " FROM generate_series(1, %s)",
+            [len(plan.nodes) * len(runs)],
+        )
+        ids = iter(sorted(pk for (pk,) in cursor.fetchall()))
+    rows: list[NodeRun] = []
+    for run in runs:
+        pk_of = {node.key: next(ids) for node in plan.nodes}
+        rows += [
+            NodeRun(
+                pk=pk_of[node.key],
+                run=run,
+                key=node.key,
+                job_version=node.version,
+                queue=node.queue,
+                flow=run.flow,
+                demand=node.demand,
+                need=len(plan.graph.upstream[node.key]),
+                down=sorted(pk_of[below] for below in plan.graph.downstream[node.key]),
+                retries=node.retries,
+                retry_interval_seconds=node.retry_interval_seconds,
+                timeout_seconds=node.timeout_seconds,
+            )
+            for node in plan.nodes
+        ]
+    return rows
+
+
+def _enqueue(runs: Sequence[Run], nodes: Sequence[NodeRun], limit: int) -> None:
+    """Queue the roots of new runs, at most `limit` of each; nobody else can see them yet."""
+    left = {run.pk: limit for run in runs}
+    first: list[NodeRun] = []
+    for node in nodes:
+        if node.need == 0 and left[node.run_id]:
+            left[node.run_id] -= 1
+            first.append(node)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT runyard_enqueue(%s)", [[node.pk for node in first]])
+    ring_after_commit(Counter(node.queue_id for node in first))

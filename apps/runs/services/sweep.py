@@ -1,0 +1,169 @@
+"""Look around: what did a crash, a lost message or the passing of time leave undone?
+
+Every part is level-triggered and safe to double: two beats, or a beat and ten workers.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from apps.engine.retry import LOSSES_ALLOWED
+from apps.engine.states import AttemptState, By, NodeState
+from apps.runs.doorbell import ring
+from apps.runs.models import Attempt, NodeRun, Pulse, Run
+from apps.runs.services.advance import advance, recount
+from apps.runs.services.moves import admit, close, move
+
+#: Older than this, and any worker ticks by itself.
+PULSE_SECONDS = 10
+BATCH = 200
+
+
+def tick() -> None:
+    """Everything that needs a look from time to time, once. Outside a transaction."""
+    if stamp_pulse():
+        expire_leases()
+    start_due_retries()
+    for run_id in needs_advance():
+        advance(run_id)
+    recount_idle_runs()
+    ring(bells())
+
+
+@transaction.atomic
+def stamp_pulse() -> bool:
+    """Say that someone looks; False while leases must not expire.
+
+    After a gap in the pulse (the database was away, everything was asleep) leases may have
+    run out that no worker could renew: all get one whole lease of grace.
+    """
+    gap = timedelta(seconds=PULSE_SECONDS)
+    lease = timedelta(seconds=settings.LEASE_SECONDS)
+    Pulse.objects.get_or_create(name="tick", defaults={"at": Now()})
+    Pulse.objects.filter(name="tick", at__lt=Now() - gap).update(grace_until=Now() + lease)
+    Pulse.objects.filter(name="tick").update(at=Now())
+    return not Pulse.objects.filter(name="tick", grace_until__gt=Now()).exists()
+
+
+def pulse_is_old() -> bool:
+    """Whether nobody has looked around for so long that this worker should."""
+    limit = Now() - timedelta(seconds=PULSE_SECONDS)
+    return not Pulse.objects.filter(name="tick", at__gte=limit).exists()
+
+
+def expire_leases() -> None:
+    """Give away what workers hold that did not renew; their guards have killed the children."""
+    expired = NodeRun.objects.filter(state=NodeState.RUNNING, lease_until__lt=Now())
+    for pk in expired.order_by("pk").values_list("pk", flat=True)[:BATCH]:
+        with transaction.atomic():
+            node = expired.select_for_update(no_key=True, skip_locked=True).filter(pk=pk).first()
+            if node is not None:
+                lose(node)
+
+
+def lose(node: NodeRun) -> None:
+    """End a running attempt whose worker or host is gone; the node tries again, a few times.
+
+    The caller holds the node's row lock.
+    """
+    note = f"worker {node.worker} was lost during attempt {node.attempt}"
+    _end_attempt(node, AttemptState.LOST, note)
+    if node.stop:
+        move(node, NodeState(node.stop), by=By.ENGINE, note=note)
+    elif node.losses >= LOSSES_ALLOWED:
+        note += f"; it has lost {LOSSES_ALLOWED + 1} workers, so it may be what ends them"
+        move(node, NodeState.FAILED, by=By.ENGINE, note=note, losses=F("losses") + 1)
+    else:
+        move(node, NodeState.PENDING, by=By.ENGINE, note=note, losses=F("losses") + 1)
+        admit(node.run_id)
+
+
+@transaction.atomic
+def hand_back(node_run_id: int, attempt: int, worker: str) -> bool:
+    """Return a running node that its worker will not finish; it costs neither retry nor loss.
+
+    False if the worker no longer holds it.
+    """
+    node = (
+        NodeRun.objects.select_for_update(no_key=True)
+        .filter(pk=node_run_id, attempt=attempt, state=NodeState.RUNNING, worker=worker)
+        .first()
+    )
+    if node is None:
+        return False
+    note = f"handed back by worker {worker}"
+    _end_attempt(node, AttemptState.HANDED_BACK, note)
+    if node.stop:
+        move(node, NodeState(node.stop), by=By.WORKER, note=note)
+    else:
+        move(node, NodeState.PENDING, by=By.WORKER, note=note)
+        admit(node.run_id)
+    return True
+
+
+def orphans_of(worker: str) -> list[tuple[int, int]]:
+    """(node run, attempt) of every node that runs under this worker's name."""
+    rows = NodeRun.objects.filter(worker=worker, state=NodeState.RUNNING)
+    return list(rows.values_list("pk", "attempt"))
+
+
+def _end_attempt(node: NodeRun, state: AttemptState, reason: str) -> None:
+    Attempt.objects.filter(node_run=node.pk, number=node.attempt).update(
+        state=state, reason=reason, ended_at=Now()
+    )
+
+
+def start_due_retries() -> None:
+    """Queue the nodes whose pause before the next attempt is over."""
+    due = NodeRun.objects.filter(state=NodeState.RETRYING, retry_at__lte=Now())
+    for pk in due.order_by("pk").values_list("pk", flat=True)[:BATCH]:
+        with transaction.atomic():
+            node = due.select_for_update(no_key=True, skip_locked=True).filter(pk=pk).first()
+            if node is not None and move(node, NodeState.PENDING, by=By.ENGINE):
+                admit(node.run_id)
+
+
+def needs_advance() -> list[int]:
+    """Runs that are over their time, or have a failure that their strategy answers."""
+    late = Q(started_at__lt=Now() - F("timeout_seconds") * timedelta(seconds=1))
+    return list(
+        Run.objects.filter(Q(strategy="end", failed__gt=0) | late, ended_at=None, hold="")
+        .order_by("pk")
+        .values_list("pk", flat=True)[:BATCH]
+    )
+
+
+def recount_idle_runs() -> None:
+    """Mend runs in which nothing is under way though they are not over."""
+    idle = Run.objects.filter(ended_at=None, state__in=["pending", "running"], active=0, hold="")
+    for pk in idle.order_by("pk").values_list("pk", flat=True)[:BATCH]:
+        with transaction.atomic():
+            run = idle.select_for_update(no_key=True, skip_locked=True).filter(pk=pk).first()
+            if run is not None and not _is_retrying(pk):
+                recount(run)
+                admit(pk)
+                close(pk)
+
+
+def _is_retrying(run_id: int) -> bool:
+    return NodeRun.objects.filter(run=run_id, state=NodeState.RETRYING).exists()
+
+
+def bells() -> dict[int, int]:
+    """One ring for each queue that has both room and a node queued."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT q.id FROM workspaces_resourcequeue q
+             WHERE q.used < q.capacity
+               AND EXISTS (SELECT FROM runs_noderun n
+                            WHERE n.queue_id = q.id AND n.state = 'queued'
+                              AND n.queued_at < clock_timestamp() - interval '1 s')
+            """
+        )
+        return {pk: 1 for (pk,) in cursor.fetchall()}

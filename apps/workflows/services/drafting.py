@@ -1,0 +1,282 @@
+"""Changing a workflow's draft: its settings, its nodes, the edges between them.
+
+Every change names the revision that it began at, and makes the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from apps.core.errors import Conflict, FieldFault, Invalid, NotFound
+from apps.engine.graph import graph_faults
+from apps.engine.states import RUN_ENDED
+from apps.nodes.models import Job
+from apps.workflows.models import DraftEdge, DraftNode, Workflow
+from apps.workspaces.models import ResourceQueue, User, Workspace
+
+#: Columns of a Workflow that `edit_workflow` changes.
+SETTINGS = (
+    "name",
+    "description",
+    "queue",
+    "retries",
+    "retry_interval_seconds",
+    "timeout_seconds",
+    "parallelism",
+    "strategy",
+)
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """What a person sets on a node. None follows the workflow or the job; a 0 stays."""
+
+    job_path: str
+    name: str = ""
+    upstream: Collection[str] = ()
+    job_version_number: int | None = None
+    queue: ResourceQueue | None = None
+    retries: int | None = None
+    retry_interval_seconds: int | None = None
+    timeout_seconds: int | None = None
+
+
+def create_workflow(
+    workspace: Workspace, name: str, *, user: User | None, **settings: Any
+) -> Workflow:
+    """An empty draft. Raises Invalid, or Conflict for a name that is taken."""
+    workflow = Workflow(workspace=workspace, name=name.strip(), created_by=user)
+    _apply(workflow, settings)
+    _save_named(workflow)
+    return workflow
+
+
+@transaction.atomic
+def edit_workflow(workflow: Workflow, *, revision: int, **settings: Any) -> Workflow:
+    """Change settings (any of SETTINGS). Raises Invalid, Conflict."""
+    workflow = _locked(workflow, revision)
+    _apply(workflow, settings)
+    workflow.revision += 1
+    _save_named(workflow)
+    return workflow
+
+
+@transaction.atomic
+def add_node(workflow: Workflow, node: NodeSettings, *, revision: int) -> DraftNode:
+    """Add a node that uses a published job. An empty name is made of the path's last part.
+
+    Raises Invalid with every fault, Conflict on a past revision.
+    """
+    workflow = _locked(workflow, revision)
+    names = set(workflow.nodes.values_list("name", flat=True))
+    job = _published_job(workflow, node.job_path)
+    row = DraftNode(workflow=workflow, job=job, name=node.name or free_name(job.name, names))
+    _put(row, node)
+    _touch(workflow)
+    return row
+
+
+@transaction.atomic
+def edit_node(workflow: Workflow, name: str, node: NodeSettings, *, revision: int) -> DraftNode:
+    """Change a node: all its settings are as `node` says. Raises Invalid, Conflict, NotFound."""
+    workflow = _locked(workflow, revision)
+    row = _node(workflow, name)
+    row.job = _published_job(workflow, node.job_path)
+    row.name = node.name or row.name
+    _put(row, node)
+    _touch(workflow)
+    return row
+
+
+@transaction.atomic
+def remove_node(workflow: Workflow, name: str, *, revision: int) -> None:
+    """Take a node out, and its edges with it. Raises Conflict, NotFound."""
+    workflow = _locked(workflow, revision)
+    _node(workflow, name).delete()
+    _touch(workflow)
+
+
+@transaction.atomic
+def place_nodes(
+    workflow: Workflow, places: dict[str, tuple[float, float]], *, revision: int
+) -> None:
+    """Keep where nodes stand on the canvas."""
+    workflow = _locked(workflow, revision)
+    for name, (x, y) in places.items():
+        workflow.nodes.filter(name=name).update(x=x, y=y)
+    _touch(workflow)
+
+
+@transaction.atomic
+def delete_workflow(workflow: Workflow) -> None:
+    """Put a workflow into the trash: its name is free again, its runs stay readable.
+
+    Raises Conflict while a run of it is not over.
+    """
+    workflow = Workflow.objects.select_for_update().get(pk=workflow.pk)
+    under_way = workflow.runs.exclude(state__in=RUN_ENDED).order_by("pk").first()
+    if under_way is not None:
+        raise Conflict(f"run {under_way.pk} of {workflow.name!r} is not over; stop it first")
+    Workflow.objects.filter(pk=workflow.pk).update(deleted_at=timezone.now())
+    # Its draft's jobs are free to be deleted; published versions hold them by id.
+    workflow.nodes.all().delete()
+
+
+def free_name(wanted: str, taken: Collection[str]) -> str:
+    """`wanted`, or with _2, _3, … behind it where that is taken."""
+    wanted = wanted[:60]
+    name, n = wanted, 1
+    while name in taken:
+        n += 1
+        name = f"{wanted}_{n}"
+    return name
+
+
+def _put(row: DraftNode, node: NodeSettings) -> None:
+    """Write a node and its upstream edges, if the draft's graph then has no fault."""
+    row.queue, row.retries = node.queue, node.retries
+    row.job_version_number = node.job_version_number
+    row.retry_interval_seconds = node.retry_interval_seconds
+    row.timeout_seconds = node.timeout_seconds
+    others = list(row.workflow.nodes.exclude(pk=row.pk))
+    keys = [*(other.name for other in others), row.name]
+    edges = {
+        (edge.upstream.name, edge.downstream.name)
+        for edge in row.workflow.edges.select_related("upstream", "downstream").exclude(
+            downstream=row.pk
+        )
+        if edge.upstream_id != row.pk
+    }
+    # Edges away from this node, under the name that it has from now on.
+    if row.pk:
+        edges |= {
+            (row.name, below) for below in row.out_edges.values_list("downstream__name", flat=True)
+        }
+    edges |= {(up, row.name) for up in node.upstream}
+    faults = [
+        FieldFault("upstream" if fault.node == row.name else "name", fault.message)
+        for fault in graph_faults(keys, edges)
+    ]
+    if (
+        node.job_version_number is not None
+        and not row.job.versions.filter(number=node.job_version_number).exists()
+    ):
+        faults.append(
+            FieldFault(
+                "job_version_number",
+                f"job {row.job.path!r} has no published version {node.job_version_number}",
+            )
+        )
+    if row.timeout_seconds == 0:
+        faults.append(
+            FieldFault(
+                "timeout_seconds", "a timeout of 0 ends every attempt; leave it empty for none"
+            )
+        )
+    if faults:
+        raise Invalid(faults)
+    row.save()
+    row.in_edges.all().delete()
+    by_name = {other.name: other for other in others}
+    DraftEdge.objects.bulk_create(
+        DraftEdge(workflow=row.workflow, upstream=by_name[up], downstream=row)
+        for up in sorted(set(node.upstream))
+    )
+
+
+def _published_job(workflow: Workflow, path: str) -> Job:
+    job = (
+        Job.objects.filter(workspace=workflow.workspace_id, path=path)
+        .select_related("published")
+        .first()
+    )
+    if job is None:
+        raise Invalid(
+            f"there is no job {path!r} in this workspace; choose one that is there", "job_path"
+        )
+    if job.published is None:
+        raise Invalid(
+            f"job {path!r} is not published; publish it, then use it as a node", "job_path"
+        )
+    return job
+
+
+def _locked(workflow: Workflow, revision: int) -> Workflow:
+    """The row under lock, if the draft still is at `revision`."""
+    current = Workflow.objects.select_for_update().filter(pk=workflow.pk, deleted_at=None).first()
+    if current is None:
+        raise NotFound(f"workflow {workflow.name!r} was deleted")
+    if current.revision != revision:
+        raise Conflict(
+            f"the draft of {current.name!r} is at revision {current.revision}, yours began at "
+            f"{revision}; load it anew and make your change there",
+            current=current,
+        )
+    return current
+
+
+def _touch(workflow: Workflow) -> None:
+    Workflow.objects.filter(pk=workflow.pk).update(
+        revision=F("revision") + 1, updated_at=timezone.now()
+    )
+
+
+def _node(workflow: Workflow, name: str) -> DraftNode:
+    row = workflow.nodes.filter(name=name).first()
+    if row is None:
+        raise NotFound(f"workflow {workflow.name!r} has no node {name!r}")
+    return row
+
+
+def _apply(workflow: Workflow, settings: dict[str, Any]) -> None:
+    unknown = settings.keys() - set(SETTINGS)
+    if unknown:
+        raise TypeError(f"no such settings: {sorted(unknown)}")
+    for name, value in settings.items():
+        setattr(workflow, name, value.strip() if name == "name" else value)
+    faults = []
+    if not workflow.name:
+        faults.append(FieldFault("name", "a workflow needs a name"))
+    elif len(workflow.name) > 128:
+        faults.append(
+            FieldFault("name", f"the name has {len(workflow.name)} characters; 128 are allowed")
+        )
+    elif any(not c.isprintable() or c == "/" for c in workflow.name):
+        faults.append(
+            FieldFault("name", "the name holds a '/' or a control character; take it out")
+        )
+    if workflow.parallelism == 0:
+        faults.append(
+            FieldFault(
+                "parallelism", "0 nodes at once would run nothing; leave it empty for no limit"
+            )
+        )
+    if workflow.timeout_seconds == 0:
+        faults.append(
+            FieldFault("timeout_seconds", "a timeout of 0 ends every run; leave it empty for none")
+        )
+    if workflow.queue is not None and not workflow.queue.production:
+        faults.append(
+            FieldFault(
+                "queue",
+                f"queue {workflow.queue.name!r} is not a production queue; choose one that is",
+            )
+        )
+    if faults:
+        raise Invalid(faults)
+
+
+def _save_named(workflow: Workflow) -> None:
+    try:
+        with transaction.atomic():
+            workflow.save()
+    except IntegrityError:
+        raise Conflict(
+            f"there is a workflow {workflow.name!r} already; choose another name"
+        ) from None

@@ -1,0 +1,140 @@
+"""Freezing a draft into a version that no edit changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Max
+
+from apps.core.canonical import digest
+from apps.core.errors import Conflict, FieldFault, Invalid
+from apps.engine.graph import graph_faults
+from apps.nodes.kinds.registry import kind
+from apps.workflows.models import DraftNode, Workflow, WorkflowVersion
+from apps.workspaces.models import ResourceQueue, User
+
+
+@transaction.atomic
+def publish(
+    workflow: Workflow, *, remarks: str, user: User | None, revision: int | None = None
+) -> WorkflowVersion:
+    """Freeze the draft as the next version; every launch from now on takes it.
+
+    `revision`: the one that the person looked at; None takes the draft as it stands.
+
+    Raises Invalid with every fault of the draft, each naming its node; Conflict if nothing
+    has changed, or the draft has moved on.
+    """
+    workflow = (
+        Workflow.objects.select_for_update(of=["self"])
+        .select_related("published")
+        .get(pk=workflow.pk)
+    )
+    if revision is not None and revision != workflow.revision:
+        raise Conflict(
+            f"the draft of {workflow.name!r} is at revision {workflow.revision}, you looked at "
+            f"{revision}; look again before you publish it",
+            current=workflow,
+        )
+    graph = freeze(workflow)
+    faults = draft_faults(workflow)
+    if faults:
+        raise Invalid(faults)
+    mark = digest(_what_runs(graph))
+    if workflow.published and workflow.published.digest == mark:
+        raise Conflict(
+            f"workflow {workflow.name!r} has not changed since version "
+            f"{workflow.published.number}; there is nothing to publish"
+        )
+    last = workflow.versions.aggregate(last=Max("number"))["last"]
+    version = WorkflowVersion.objects.create(
+        workflow=workflow,
+        number=(last or 0) + 1,
+        graph=graph,
+        digest=mark,
+        remarks=remarks,
+        created_by=user,
+    )
+    Workflow.objects.filter(pk=workflow.pk).update(published=version)
+    return version
+
+
+def freeze(workflow: Workflow) -> dict[str, Any]:
+    """The draft as JSON: what WorkflowVersion.graph holds. Jobs and queues by id."""
+    nodes = list(workflow.nodes.order_by("name"))
+    edges = workflow.edges.values_list("upstream__name", "downstream__name")
+    return {
+        "settings": {
+            "queue": workflow.queue_id,
+            "retries": workflow.retries,
+            "retry_interval_seconds": workflow.retry_interval_seconds,
+            "timeout_seconds": workflow.timeout_seconds,
+            "parallelism": workflow.parallelism,
+            "strategy": workflow.strategy,
+        },
+        "nodes": [
+            {
+                "name": node.name,
+                "job": node.job_id,
+                "job_version_number": node.job_version_number,
+                "queue": node.queue_id,
+                "retries": node.retries,
+                "retry_interval_seconds": node.retry_interval_seconds,
+                "timeout_seconds": node.timeout_seconds,
+                "x": node.x,
+                "y": node.y,
+            }
+            for node in nodes
+        ],
+        "edges": sorted([up, down] for up, down in edges),
+    }
+
+
+def draft_faults(workflow: Workflow) -> list[FieldFault]:
+    """Everything that keeps a draft from being published, each naming its node."""
+    nodes = list(
+        workflow.nodes.select_related("job__published", "job__queue", "queue").order_by("pk")
+    )
+    edges = list(workflow.edges.values_list("upstream__name", "downstream__name"))
+    faults = [
+        FieldFault(fault.node, fault.message)
+        for fault in graph_faults([node.name for node in nodes], edges)
+    ]
+    for node in nodes:
+        faults += [
+            FieldFault(node.name, f"node {node.name!r}: {message}")
+            for message in _node_faults(node, workflow.queue)
+        ]
+    return faults
+
+
+def _node_faults(node: DraftNode, default: ResourceQueue | None) -> list[str]:
+    version = node.job.published
+    if version is None:
+        return [f"job {node.job.path!r} is not published; publish it"]
+    if node.job_version_number is not None:
+        version = node.job.versions.filter(number=node.job_version_number).first()
+        if version is None:
+            return [f"job {node.job.path!r} has no version {node.job_version_number}"]
+    queue = node.queue or default or node.job.queue
+    if queue is None:
+        return ["no resource queue is set; choose one for the node or for the workflow"]
+    if not queue.production:
+        return [f"queue {queue.name!r} is not a production queue; choose one that is"]
+    demand = kind(version.kind).demand(version.spec, queue.spark_master)
+    if demand > queue.capacity:
+        return [
+            f"it asks for {demand / 1000:g} CU, and queue {queue.name!r} has "
+            f"{queue.capacity / 1000:g} in all; ask for less or raise the queue's capacity"
+        ]
+    return []
+
+
+def _what_runs(graph: dict[str, Any]) -> dict[str, Any]:
+    """A graph without what no run depends on: where its nodes stand on the canvas."""
+    nodes = [
+        {name: value for name, value in node.items() if name not in ("x", "y")}
+        for node in graph["nodes"]
+    ]
+    return {**graph, "nodes": nodes}

@@ -1,0 +1,51 @@
+"""Who may what, asked in one place by every door."""
+
+from __future__ import annotations
+
+from django.contrib.auth.models import AnonymousUser
+from django.db.models import QuerySet
+
+from apps.core.errors import Denied, NotFound
+from apps.engine.roles import Permission, Role, allows
+from apps.workspaces.models import Member, ResourceQueue, User, Workspace
+
+
+def workspace_of(user: User | AnonymousUser, name: str) -> Workspace:
+    """The workspace of this name. NotFound if there is none, or none that the user sees."""
+    workspace = Workspace.objects.visible_to(user).filter(name=name).first()
+    if workspace is None:
+        raise NotFound(f"there is no workspace {name!r}, or it is not yours to see")
+    return workspace
+
+
+def role_in(workspace: Workspace, user: User | AnonymousUser) -> Role | None:
+    """The user's role; None for a stranger. The platform's administrator owns everything."""
+    if not user.is_active or user.is_anonymous:
+        return None
+    if user.is_superuser:
+        return Role.OWNER
+    member = Member.objects.filter(workspace=workspace, user=user).first()
+    return Role(member.role) if member else None
+
+
+def may(user: User | AnonymousUser, workspace: Workspace, permission: Permission) -> bool:
+    return allows(role_in(workspace, user), permission)
+
+
+def require(user: User | AnonymousUser, workspace: Workspace, permission: Permission) -> None:
+    """Raise Denied unless the user's role in the object's own workspace allows it."""
+    role = role_in(workspace, user)
+    if not allows(role, permission):
+        raise Denied(
+            f"your role in workspace {workspace.name!r} is {role or 'none'}, which does not "
+            f"allow {permission}; ask one of its owners"
+        )
+
+
+def production_queues(workspace: Workspace) -> QuerySet[ResourceQueue]:
+    return workspace.queues.filter(production=True)
+
+
+def default_queue(workspace: Workspace) -> ResourceQueue:
+    """`root_queue`, which every workspace has."""
+    return workspace.queues.get(name="root_queue")
