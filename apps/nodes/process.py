@@ -1,0 +1,319 @@
+"""One attempt's child process: who it is, how it starts, and how it and its kin are ended.
+
+A child is the leader of a session and a process group of its own, and writes straight to
+the log file of its attempt. Whatever it leaves behind is ended with it: a job that wants
+something to outlive it has to put it somewhere else than under its own process.
+
+Nothing here knows the database. Linux only where it matters (`/proc`, `prctl`, `setpriv`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+#: In every child's environment, and in that of all it starts: by the two together its
+#: processes are found again. The first alone would also match another home's children.
+ATTEMPT = "RUNYARD_ATTEMPT"
+WORKER = "RUNYARD_WORKER"
+
+_PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+# --- who the child is -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whom jobs run as on this machine."""
+
+    #: First of the range of user ids, one per workspace; None: the worker's own user.
+    base: int | None
+    #: Why jobs run as the worker's own user, one sentence for people; "" where they do not.
+    why_trusted: str = ""
+
+    def uid(self, workspace_id: int) -> int | None:
+        return None if self.base is None else self.base + workspace_id
+
+
+def probe(base: int, folders: Iterable[Path], interpreter: str) -> Identity:
+    """Find out whether jobs can run as users of their own: by doing it once.
+
+    That user must reach `folders` (of which each is made, for all to pass through but only
+    for us to read) and be able to run `interpreter`. Mere root is not enough: a Python below
+    /root is out of reach for everyone else.
+    """
+    if base <= 0:
+        return Identity(None, "RUNYARD_JOB_UID_BASE is 0: jobs run as the worker's own user")
+    if os.geteuid() != 0:
+        return Identity(None, "the worker does not run as root, so it cannot switch users")
+    if shutil.which("setpriv") is None:
+        return Identity(None, "the program setpriv (package util-linux) is not installed")
+    for folder in folders:
+        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        folder.chmod(0o711)
+        mine = Path(tempfile.mkdtemp(dir=folder, prefix="probe-"))
+        try:
+            os.chown(mine, base, base)
+            for what, script in [
+                (f"enter {folder}", 'cd "$1" && : > file'),
+                (f"run {interpreter}", 'cd / && exec "$2" -E -S -c pass'),
+            ]:
+                tried = subprocess.run(
+                    as_user(base, ["/bin/sh", "-c", script, "sh", str(mine), interpreter]),
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    env=base_environment(),
+                    cwd="/",
+                    check=False,
+                )
+                if tried.returncode:
+                    said = tried.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+                    return Identity(None, f"user {base} cannot {what}: {said}")
+        finally:
+            shutil.rmtree(mine, ignore_errors=True)
+    return Identity(base)
+
+
+def as_user(uid: int | None, argv: Sequence[str]) -> list[str]:
+    """`argv` run by user `uid`, with no group but its own and no way to gain rights.
+
+    By an exec of setpriv: `user=` and `preexec_fn` of Popen would fork the whole worker,
+    26 ms at 460 MB.
+    """
+    if uid is None:
+        return list(argv)
+    switch = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    return [*switch, "--no-new-privs", "--", *argv]
+
+
+def base_environment() -> dict[str, str]:
+    """What every child's environment starts from. Nothing of the worker's own is in it."""
+    return {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+# --- the child ------------------------------------------------------------------------------
+
+
+class Child:
+    """A started child. Its pid is also the id of its process group and session."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._lock = threading.Lock()
+        self._reaped = False
+        self.pid = process.pid
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the child's whole group; nothing once it was reaped."""
+        with self._lock:
+            if not self._reaped:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, number)
+
+    def wait(self) -> None:
+        """Block until the child itself has ended. It stays a zombie, so its pid stays ours."""
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+
+    def reap(self) -> int:
+        """End what is left of its group and take its exit code (negative: the signal).
+
+        While the leader is a zombie nobody else can have the group's id, so this cannot hit
+        a stranger. Call it after `wait`.
+        """
+        self.signal(signal.SIGKILL)
+        with self._lock:
+            self._reaped = True
+            return self._process.wait()
+
+
+def start(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    log: int,
+    uid: int | None = None,
+) -> Child:
+    """Start a child in a session of its own, both its outputs going to the descriptor `log`.
+
+    Raises OSError if it cannot be executed; then there is no child.
+    """
+    return Child(
+        subprocess.Popen(
+            as_user(uid, argv),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+        )
+    )
+
+
+def exit_reason(code: int) -> str:
+    """How a child ended, in words: "" for success."""
+    if code == 0:
+        return ""
+    if code > 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+# --- its folder -----------------------------------------------------------------------------
+
+
+def hand_over(folder: Path, uid: int | None) -> None:
+    """Give an attempt's complete folder to the user that the job runs as.
+
+    The folder above it stays the worker's, and this one changes hands last: no job can slip
+    a link between us and a file that we write as root.
+    """
+    if uid is None:
+        return
+    for parent, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            os.chown(os.path.join(parent, name), uid, uid, follow_symlinks=False)
+        os.chown(parent, uid, uid, follow_symlinks=False)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove an attempt's folder, whatever the job put there. Links are not followed."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+# --- what it leaves behind ------------------------------------------------------------------
+
+
+def hide_memory() -> None:
+    """Make this process unreadable for others of its user: no /proc/<pid>/environ, no trace.
+
+    Jobs that run as the worker's own user could otherwise read its keys. Children become
+    readable again with their exec.
+    """
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def marks_of(pid: int) -> tuple[str, str] | None:
+    """(worker, attempt) that a process carries in its environment; None: none, or not ours
+    to read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            entries = file.read().split(b"\0")
+    except OSError:
+        return None
+    found = dict(entry.partition(b"=")[::2] for entry in entries if b"=" in entry)
+    worker, attempt = found.get(WORKER.encode()), found.get(ATTEMPT.encode())
+    if worker is None or attempt is None:
+        return None
+    return worker.decode(errors="replace"), attempt.decode(errors="replace")
+
+
+@dataclass
+class Strays:
+    """Processes that lost their parent: from here on they are this process's own children.
+
+    As the nearest subreaper the worker inherits everything that a job leaves behind, in
+    whatever session, and so looks at a short list of its own instead of at all of /proc.
+    Slots start their children from threads of their own; what hangs from the main thread
+    was inherited.
+    """
+
+    #: Children of the main thread that were started there on purpose.
+    known: set[int] = field(default_factory=set)
+    #: Held from listing to killing: only we reap these, so until then a pid is who it was.
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    #: Strays without a readable mark -> the attempts that ran when they were first seen.
+    _unmarked: dict[int, frozenset[str]] = field(default_factory=dict)
+
+    def adopt(self) -> None:
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+    def end(self, mark: str) -> int:
+        """Kill the strays of one attempt, which has ended, and say how many there were.
+
+        What they had started becomes a stray when they die, hence the loop.
+        """
+        count = 0
+        with self._lock:
+            while found := [pid for pid in self._children() if _attempt(pid) == mark]:
+                count += len(found)
+                self._kill(found)
+        return count
+
+    def sweep(self, live: Callable[[], frozenset[str]]) -> int:
+        """Kill the strays whose attempt is over, reap those that have ended by themselves.
+
+        One without a mark (its environment emptied, or not ours to read) belongs to one of
+        the attempts that ran when it was first seen, and goes when all of those are over.
+        """
+        with self._lock:
+            children = [pid for pid in self._children() if not _reap(pid)]
+            running = live()  # after the list: an attempt is live before its child starts
+            for pid in self._unmarked.keys() - set(children):
+                del self._unmarked[pid]
+            over = []
+            for pid in children:
+                mark = _attempt(pid)
+                if mark is None:
+                    if not self._unmarked.setdefault(pid, running) & running:
+                        over.append(pid)
+                elif mark not in running:
+                    over.append(pid)
+            self._kill(over)
+            return len(over)
+
+    def _children(self) -> list[int]:
+        main = os.getpid()
+        try:
+            with open(f"/proc/{main}/task/{main}/children", "rb") as file:
+                children = [int(pid) for pid in file.read().split()]
+        except OSError:  # a kernel without CONFIG_PROC_CHILDREN, or no Linux
+            return []
+        return [pid for pid in children if pid not in self.known]
+
+    def _kill(self, pids: list[int]) -> None:
+        """Kill and reap; what is stuck in the kernel is left to the next sweep."""
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        patience = time.monotonic() + 0.5
+        while (pids := [pid for pid in pids if not _reap(pid)]) and time.monotonic() < patience:
+            time.sleep(0.001)
+
+
+def _attempt(pid: int) -> str | None:
+    marks = marks_of(pid)
+    return marks and marks[1]
+
+
+def _reap(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
+
+
+def _prctl(option: int, value: int) -> None:
+    with contextlib.suppress(AttributeError):  # no prctl outside Linux
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
