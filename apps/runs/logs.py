@@ -1,0 +1,197 @@
+"""Logs of attempts: one file each, written by the child itself, read by byte range.
+
+    log = log_of(run_id, node_run_id, attempt)
+    stretch = log.read(offset=0)        # and on from stretch.next
+
+Offsets are the child's own: of a log that outgrows its limit the middle is punched out of
+the file, so that all before and after it stays where it was. How much is missing stands in
+a small file beside it.
+
+The folder is this machine's, or one that workers and web share. Another kind of store needs
+what AttemptLog has: open_for_child, size, read, tail.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.conf import settings
+
+logger = logging.getLogger(__name__)
+
+#: Most that one read gives.
+READ_BYTES = 64 * 1024
+#: What is kept of a log's end on the attempt itself.
+TAIL_BYTES = 4096
+#: File systems free whole blocks only.
+_BLOCK = 4096
+_CHUNK = 1 << 20
+_PUNCH_HOLE, _KEEP_SIZE = 2, 1  # fallocate(2)
+_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])")
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A piece of a log."""
+
+    #: Where `data` begins.
+    offset: int
+    #: As the child wrote it: any bytes, a character may be cut at either end.
+    data: bytes
+    #: Bytes that were left out right before `data`.
+    left_out: int
+
+    @property
+    def next(self) -> int:
+        """Pass back as `offset` to get what comes next."""
+        return self.offset + len(self.data)
+
+
+@dataclass(frozen=True)
+class AttemptLog:
+    """The log of one attempt, which may not have begun."""
+
+    path: Path
+
+    def open_for_child(self, uid: int | None = None) -> int:
+        """Begin the log and return a descriptor for the child's outputs, and for our reading.
+
+        Appending, so that several writers do not overwrite each other. The file belongs to
+        the job's user: programs that open /dev/stderr open it anew, under their own rights.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            handle = os.open(self.path, flags, 0o600)
+        except FileNotFoundError:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(self.path, flags, 0o600)
+        if uid is not None:
+            os.fchown(handle, uid, uid)
+        return handle
+
+    def size(self) -> int:
+        """Bytes that the child wrote, including those that were left out."""
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def read(self, offset: int = 0, limit: int = READ_BYTES) -> Stretch:
+        """At most `limit` bytes from `offset` on; of what was left out only the count.
+
+        Nothing there yet, or nothing new: empty `data`.
+        """
+        try:
+            handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return Stretch(offset, b"", 0)
+        try:
+            while True:
+                start, end = self.hole()
+                at = end if start <= offset < end else offset
+                data = os.pread(handle, limit, at)
+                # A hole is noted before it is punched: with the note unchanged, nothing of
+                # what was read can have been in it.
+                if (start, end) == self.hole():
+                    break
+            if at < start:
+                data = data[: start - at]
+            return Stretch(at, data, at - offset)
+        finally:
+            os.close(handle)
+
+    def tail(self, limit: int = TAIL_BYTES) -> Stretch:
+        """The last `limit` bytes, less what was left out of them."""
+        return self.read(max(self.size() - limit, 0), limit)
+
+    def hole(self) -> tuple[int, int]:
+        """From where to where bytes were left out; (0, 0): nowhere."""
+        try:
+            start, end = self._note.read_text().split()
+        except FileNotFoundError:
+            return 0, 0
+        return int(start), int(end)
+
+    def keep_ends(self, handle: int, limit: int) -> None:
+        """Leave out the middle of a log of more than `limit` bytes; keep its head and tail.
+
+        `handle` is the descriptor that open_for_child gave. Does it in steps of an eighth of
+        the limit; call it while the log grows.
+        """
+        half = max(limit // 2 // _BLOCK, 1) * _BLOCK
+        end = (os.fstat(handle).st_size - half) // _BLOCK * _BLOCK
+        if end - half < max(limit // 8, _BLOCK):
+            return
+        already = self.hole()[1]
+        if end - max(already, half) < max(limit // 8, _BLOCK):
+            return
+        note = self._note.with_suffix(".new")
+        note.write_text(f"{half} {end}")
+        note.replace(self._note)
+        _punch(handle, half, end - half)
+
+    @property
+    def _note(self) -> Path:
+        return self.path.with_suffix(".hole")
+
+
+def log_of(run_id: int, node_run_id: int, attempt: int) -> AttemptLog:
+    folder = Path(settings.HOME.logs)
+    return AttemptLog(folder / str(run_id) / str(node_run_id) / f"{attempt}.log")
+
+
+class Reader:
+    """Reads a growing log once from start to end: counts its lines, hands on its bytes.
+
+    So that at an attempt's end little is left to read, however large its log.
+    """
+
+    def __init__(self, handle: int, each: Callable[[bytes], None] | None = None) -> None:
+        self.handle = handle
+        self.each = each
+        self.position = 0
+        self._newlines = 0
+        self._last = b"\n"
+
+    @property
+    def lines(self) -> int:
+        """Lines so far; one without an end counts."""
+        return self._newlines + (self._last != b"\n")
+
+    def advance(self) -> None:
+        """Read what is new."""
+        while data := os.pread(self.handle, _CHUNK, self.position):
+            self.position += len(data)
+            self._newlines += data.count(b"\n")
+            self._last = data[-1:]
+            if self.each is not None:
+                self.each(data)
+            if len(data) < _CHUNK:
+                return  # the end, but for what came this very moment
+
+
+def last_line(tail: str) -> str:
+    """The last line that says something, without colours, for people who ask why it failed."""
+    for line in reversed(tail.splitlines()):
+        plain = _ESCAPES.sub("", line).strip()
+        if plain:
+            return plain[:500]
+    return ""
+
+
+def _punch(handle: int, offset: int, length: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        fallocate = libc.fallocate
+    except AttributeError:  # not Linux
+        return
+    sizes = (ctypes.c_int64(offset), ctypes.c_int64(length))
+    if fallocate(handle, _PUNCH_HOLE | _KEEP_SIZE, *sizes):
+        # The file system has no holes: readers skip the middle all the same, the space is lost.
+        logger.warning("cannot free a log's middle: %s", os.strerror(ctypes.get_errno()))
