@@ -29,6 +29,8 @@ class Claim:
     queue_id: int
     key: str
     job_version_id: int
+    #: The resource queue's Spark master.
+    master: str
     #: Of the attempt, from its child's start; None: no limit.
     timeout_seconds: int | None
     #: Failures before this attempt.
@@ -145,7 +147,7 @@ def finish(mine: Claim, outcome: Outcome, *, worker: str, request: UUID, take: b
         accepted=True,
         state=NodeState(found["state"]),
         next=Claim(**found["next"]) if found["next"] else None,
-        bells={queue: n for queue, n in found["bells"]},
+        bells=dict(found["bells"]),
         run_ended=found["run_ended"],
     )
 

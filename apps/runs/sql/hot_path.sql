@@ -154,11 +154,12 @@ END $$;
 CREATE OR REPLACE FUNCTION runyard_claim_of(p_node bigint) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object(
-        'node_run_id', id, 'run_id', run_id, 'attempt', attempt, 'queue_id', queue_id,
-        'key', key, 'job_version_id', job_version_id, 'timeout_seconds', timeout_seconds,
-        'failures', failures, 'retries', retries,
-        'retry_interval_seconds', retry_interval_seconds)
-      FROM runs_noderun WHERE id = p_node
+        'node_run_id', n.id, 'run_id', n.run_id, 'attempt', n.attempt, 'queue_id', n.queue_id,
+        'key', n.key, 'job_version_id', n.job_version_id, 'master', q.spark_master,
+        'timeout_seconds', n.timeout_seconds, 'failures', n.failures, 'retries', n.retries,
+        'retry_interval_seconds', n.retry_interval_seconds)
+      FROM runs_noderun n JOIN workspaces_resourcequeue q ON q.id = n.queue_id
+     WHERE n.id = p_node
 $$;
 
 
@@ -263,6 +264,7 @@ DECLARE
     past record;
     ready bigint[] := '{}';
     queued bigint[] := '{}';
+    taken_id bigint;
     taken record;
     ended boolean;
     own_bells integer;
@@ -327,15 +329,13 @@ BEGIN
     END IF;
 
     -- 4. Hand the capacity on, or give it back.
-    SELECT NULL::bigint AS id, NULL::bigint AS run_id, NULL::integer AS attempt,
-           NULL::integer AS demand INTO taken;
     IF p_take THEN
-        SELECT n.id, n.run_id, n.attempt, n.demand INTO taken
-          FROM runyard_take(me.queue_id, me.demand, p_worker, p_request, p_lease) AS t(id)
-          JOIN runs_noderun n ON n.id = t.id;
+        taken_id := runyard_take(me.queue_id, me.demand, p_worker, p_request, p_lease);
     ELSE
         UPDATE workspaces_resourcequeue SET used = used - me.demand WHERE id = me.queue_id;
     END IF;
+    -- A statement of its own: one that also took would read the row as it was before.
+    SELECT id, run_id, attempt, demand INTO taken FROM runs_noderun WHERE id = taken_id;
 
     -- 5. History.
     IF taken.id IS NOT NULL THEN

@@ -1,0 +1,64 @@
+"""Tables, pictures and texts that an attempt leaves for the run page."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from apps.nodes.services.files import store
+from apps.runs.models import Attempt, Output
+from apps.runs.services.hot_path import Claim
+
+#: Of one attempt. What is more is left out, and `store_outputs` says so.
+MAX_FILES = 50
+MAX_BYTES = 20 << 20
+#: No SVG: a picture that can hold a script.
+SUFFIXES = frozenset({".md", ".png", ".csv", ".json", ".txt"})
+
+
+def store_outputs(mine: Claim, folder: Path) -> list[str]:
+    """Keep the files of an attempt's output folder; what was left out, in words for its log.
+
+    The job's user owns the folder and may do anything with it meanwhile, so that each file
+    is opened without following links and judged by what was opened. May be repeated.
+    """
+    left_out: list[str] = []
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder))
+    except OSError:
+        return []
+    if not names:
+        return []
+    attempt = Attempt.objects.get(node_run=mine.node_run_id, number=mine.attempt)
+    room = MAX_BYTES
+    kept: list[Output] = []
+    for name in names:
+        if Path(name).suffix.lower() not in SUFFIXES:
+            left_out.append(
+                f"output {name!r} was left out: it is none of {', '.join(sorted(SUFFIXES))}"
+            )
+            continue
+        if len(kept) == MAX_FILES:
+            left_out.append(f"more than {MAX_FILES} outputs; the rest was left out")
+            break
+        try:
+            descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            left_out.append(f"output {name!r} was left out: {error.strerror}")
+            continue
+        with open(descriptor, "rb") as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                left_out.append(f"output {name!r} was left out: it is no plain file")
+                continue
+            if about.st_size > room:
+                left_out.append(
+                    f"output {name!r} was left out: one attempt may keep {MAX_BYTES >> 20} MiB"
+                )
+                continue
+            sha256, size = store(file)
+        room -= size
+        kept.append(Output(attempt=attempt, name=name[:255], sha256=sha256, size=size))
+    Output.objects.bulk_create(kept, ignore_conflicts=True)
+    return left_out

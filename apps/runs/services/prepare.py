@@ -1,0 +1,90 @@
+"""What a worker has to know of an attempt before it can start it.
+
+All of it was fixed at launch, so that a worker asks once per run and once per job version:
+between two nodes of a chain it asks nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from apps.nodes.models import JobVersion, PythonLock
+from apps.nodes.services.files import open_blob
+from apps.runs.models import Run
+from apps.runs.services.hot_path import Claim
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    workspace_id: int
+    workspace: str
+    #: Name of the workflow; "" for a job run by itself.
+    workflow: str
+    cycle: datetime
+    #: Given at launch; they win over the job's own.
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    kind: str
+    spec: Mapping[str, Any]
+    #: Workspace files that the spec names, as they were when it was frozen: path -> sha256.
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    run: RunFacts
+    job: JobFacts
+
+
+def prepare(mine: Claim) -> Prepared:
+    """What the database says about a claimed attempt."""
+    return Prepared(_run_facts(mine.run_id), _job_facts(mine.job_version_id))
+
+
+@lru_cache(maxsize=1024)
+def _run_facts(run_id: int) -> RunFacts:
+    run = Run.objects.select_related("workspace").get(pk=run_id)
+    return RunFacts(
+        run.workspace_id,
+        run.workspace.name,
+        run.name if run.workflow_id else "",
+        run.cycle,
+        run.parameters,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _job_facts(job_version_id: int) -> JobFacts:
+    version = JobVersion.objects.get(pk=job_version_id)
+    return JobFacts(version.kind, version.spec, version.files)
+
+
+def fetch_file(sha256: str, target: Path) -> None:
+    """Copy the bytes of a workspace file to `target`, whose folder exists.
+
+    Raises FileNotFoundError if the storage has lost them.
+    """
+    with open_blob(sha256) as source, target.open("xb") as copy:
+        while chunk := source.read(_CHUNK):
+            copy.write(chunk)
+
+
+def python_lock(digest: str) -> str | None:
+    """The exact versions that a list of requirements was resolved to; None: nobody has yet."""
+    return PythonLock.objects.filter(pk=digest).values_list("lock", flat=True).first()
+
+
+def keep_python_lock(digest: str, lock: str) -> str:
+    """Keep what this worker resolved, and return what counts: the first one's."""
+    PythonLock.objects.bulk_create([PythonLock(digest=digest, lock=lock)], ignore_conflicts=True)
+    return PythonLock.objects.get(pk=digest).lock

@@ -1,0 +1,77 @@
+"""Rows for tests, made through the same services as a user's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django.utils import timezone
+
+from apps.engine.states import Trigger
+from apps.nodes.models import Job
+from apps.nodes.services.jobs import create_job, publish_job
+from apps.runs.models import Run
+from apps.runs.services.launch import launch
+from apps.workflows.models import WorkflowVersion
+from apps.workflows.services.drafting import NodeSettings, add_node, create_workflow
+from apps.workflows.services.publishing import publish
+from apps.workspaces.models import Workspace
+from apps.workspaces.selectors import default_queue
+from apps.workspaces.services import ensure_workspace
+
+
+def workspace(name: str = "default") -> Workspace:
+    return ensure_workspace(name)
+
+
+def job(path: str = "job", content: str = "true", kind: str = "shell", **spec: object) -> Job:
+    """A published job in the workspace `default`, made once."""
+    found = Job.objects.filter(workspace=workspace(), path=path).first()
+    if found is None:
+        found = create_job(
+            workspace(), path, kind, user=None, spec={"content": content, **spec}
+        )
+        publish_job(found, remarks="", user=None)
+        found.refresh_from_db()
+    return found
+
+
+def published(
+    *nodes: str,
+    edges: Iterable[tuple[str, str]] = (),
+    name: str = "flow",
+    content: str = "true",
+    uses: dict[str, Job] | None = None,
+    node: dict[str, object] | None = None,
+    **settings: object,
+) -> WorkflowVersion:
+    """A published workflow; its nodes all use one shell job, unless `uses` says otherwise."""
+    settings.setdefault("queue", default_queue(workspace()))
+    flow = create_workflow(workspace(), name, user=None, **settings)
+    edges = list(edges)
+    left = list(nodes)
+    done: list[str] = []
+    while left:  # upstreams first, as a person would
+        for key in left:
+            up = [a for a, b in edges if b == key]
+            if set(up) <= set(done):
+                used = (uses or {}).get(key) or job(f"job_of_{name}", content)
+                flow.refresh_from_db()
+                add_node(
+                    flow,
+                    NodeSettings(job_path=used.path, name=key, upstream=up, **(node or {})),
+                    revision=flow.revision,
+                )
+                done.append(key)
+        left = [key for key in left if key not in done]
+    return publish(flow, remarks="", user=None)
+
+
+def chain(n: int, **kwargs: object) -> WorkflowVersion:
+    names = [f"n{i:03}" for i in range(n)]
+    return published(*names, edges=list(zip(names, names[1:], strict=False)), **kwargs)
+
+
+def by_hand(version: WorkflowVersion, **kwargs: object) -> Run:
+    """A run by hand, now."""
+    [run] = launch(version, cycles=[timezone.now()], trigger=Trigger.MANUAL, by=None, **kwargs)
+    return run

@@ -1,0 +1,185 @@
+"""Claim and finish: the fence, the count-down, capacity, and the answer to a lost reply."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+from apps.engine.states import NodeState, RunState
+from apps.runs.models import NodeRun
+from apps.runs.services.hot_path import Claim, Outcome, claim, finish, renew
+from tests.factories import by_hand, chain, published, workspace
+
+SUCCEEDED = Outcome(NodeState.SUCCEEDED, exit_code=0)
+FAILED = Outcome(NodeState.FAILED, exit_code=1, reason="exit code 1")
+RETRYING = Outcome(NodeState.RETRYING, exit_code=1, reason="exit code 1", retry_in=0)
+ME = "worker@here:1"
+
+pytestmark = pytest.mark.django_db
+
+
+def take(queue: str = "root_queue") -> Claim | None:
+    return claim(workspace().queues.get(name=queue).pk, ME, uuid4())
+
+
+def end(mine: Claim, outcome: Outcome = SUCCEEDED, *, take: bool = True):
+    return finish(mine, outcome, worker=ME, request=uuid4(), take=take)
+
+
+def states(run) -> str:
+    return " ".join(run.nodes.order_by("pk").values_list("state", flat=True))
+
+
+def used() -> int:
+    return workspace().queues.get(name="root_queue").used
+
+
+def test_chain_goes_from_node_to_node_in_one_call_each():
+    run = by_hand(chain(3))
+    mine = take()
+
+    keys = []
+    while mine:
+        keys.append(mine.key)
+        done = end(mine)
+        mine = done.next
+
+    run.refresh_from_db()
+    assert keys == ["n000", "n001", "n002"]
+    assert (run.state, run.succeeded, run.active, run.open) == (RunState.SUCCEEDED, 3, 0, 0)
+    assert done.run_ended is True
+    assert used() == 0
+
+
+def test_fan_out_rings_for_what_the_finisher_does_not_take_itself():
+    names = [f"leaf{n}" for n in range(5)]
+    by_hand(published("root", *names, edges=[("root", name) for name in names]))
+
+    done = end(take())
+
+    queue = workspace().queues.get(name="root_queue")
+    assert (done.next.key, dict(done.bells)) == ("leaf0", {queue.pk: 4})
+
+
+def test_join_waits_for_the_slower_side():
+    run = by_hand(published("a", "b", "join", edges=[("a", "join"), ("b", "join")]))
+    first, second = take(), take()
+
+    assert end(first).next is None
+    assert states(run) == "succeeded running pending"
+    assert end(second).next.key == "join"
+
+
+def test_failed_node_leaves_what_waits_for_it_pending_and_the_run_fails_at_the_end():
+    run = by_hand(published("a", "below", "other", edges=[("a", "below")]))
+    first, second = take(), take()
+
+    assert end(first, FAILED).run_ended is False
+    assert end(second).run_ended is True
+
+    run.refresh_from_db()
+    assert (run.state, states(run)) == (RunState.FAILED, "failed succeeded pending")
+
+
+def test_worker_that_lost_its_lease_cannot_finish_its_successors_attempt():
+    run = by_hand(published("a", retries=1))
+    lost = take()
+    NodeRun.objects.filter(pk=lost.node_run_id).update(attempt=2)
+
+    assert end(lost).accepted is False
+    assert states(run) == "running"
+
+
+def test_repeated_finish_gives_the_same_answer_and_the_same_claim():
+    run = by_hand(chain(2))
+    mine, request = take(), uuid4()
+    first = finish(mine, SUCCEEDED, worker=ME, request=request, take=True)
+
+    again = finish(mine, SUCCEEDED, worker=ME, request=request, take=True)
+
+    assert (again.accepted, again.next) == (True, first.next)
+    assert states(run) == "succeeded running"
+    run.refresh_from_db()
+    assert (run.succeeded, run.active) == (1, 1)
+
+
+def test_claim_whose_reply_was_lost_is_given_again():
+    by_hand(chain(2))
+    queue, request = workspace().queues.get(name="root_queue"), uuid4()
+    first = claim(queue.pk, ME, request)
+
+    assert claim(queue.pk, ME, request, again=True) == first
+
+
+def test_nothing_is_claimed_beyond_the_capacity_and_what_ends_is_handed_on():
+    queue = workspace().queues.get(name="root_queue")
+    queue.capacity = 500
+    queue.save(update_fields=["capacity"])
+    by_hand(published("a", "b", "c"))
+
+    first, second = take(), take()
+
+    assert take() is None
+    assert used() == 500
+    assert end(first).next.key == "c"
+    assert used() == 500
+    assert end(second).next is None
+    assert used() == 250
+
+
+def test_lowered_capacity_ends_nothing_and_hands_nothing_on():
+    by_hand(published("a", "b", "c"))
+    first = take()
+    take()
+    queue = workspace().queues.get(name="root_queue")
+    queue.capacity = 250
+    queue.save(update_fields=["capacity"])
+
+    assert end(first).next is None
+    assert used() == 250
+
+
+def test_retry_counts_a_failure_and_keeps_the_run_open():
+    run = by_hand(published("a", retries=1))
+
+    end(take(), RETRYING)
+
+    node = run.nodes.get()
+    run.refresh_from_db()
+    assert (node.state, node.failures, node.attempt) == (NodeState.RETRYING, 1, 1)
+    assert (run.state, run.active, run.open) == (RunState.RUNNING, 0, 1)
+
+
+def test_limited_run_hands_its_slot_to_the_next_node():
+    run = by_hand(published("a", "b", "c", parallelism=1))
+    mine = take()
+
+    assert take() is None
+    keys = [mine.key]
+    while mine := end(mine).next:
+        keys.append(mine.key)
+
+    run.refresh_from_db()
+    assert (keys, run.state) == (["a", "b", "c"], RunState.SUCCEEDED)
+
+
+def test_flows_take_turns():
+    names = [f"n{i}" for i in range(6)]
+    by_hand(published(*names, name="wide"))
+    by_hand(published("single", name="narrow"))
+
+    order = [take().key for _ in range(4)]
+
+    assert order == ["n0", "single", "n1", "n2"]
+
+
+def test_renewal_pushes_on_what_is_held_and_tells_what_is_lost():
+    by_hand(published("a", "b"))
+    first, second = take(), take()
+    end(second)
+
+    renewed = renew(ME, [first, second])
+
+    assert list(renewed) == [(first.node_run_id, 1)]
+    assert renewed[first.node_run_id, 1].stop == ""
