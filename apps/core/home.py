@@ -65,6 +65,16 @@ class Home:
         return self.path / "environments"
 
     @property
+    def data(self) -> Path:
+        """What jobs keep beyond their attempts: one folder a workspace, by its id."""
+        return self.path / "data"
+
+    @property
+    def java(self) -> Path:
+        """Launchers for a Java that lacks a module Spark asks for."""
+        return self.path / "java"
+
+    @property
     def blobs(self) -> Path:
         """Workspace files and outputs, by sha256."""
         return self.path / "blobs"
