@@ -27,9 +27,7 @@ def job(path: str = "job", content: str = "true", kind: str = "shell", **spec: o
     """A published job in the workspace `default`, made once."""
     found = Job.objects.filter(workspace=workspace(), path=path).first()
     if found is None:
-        found = create_job(
-            workspace(), path, kind, user=None, spec={"content": content, **spec}
-        )
+        found = create_job(workspace(), path, kind, user=None, spec={"content": content, **spec})
         publish_job(found, remarks="", user=None)
         found.refresh_from_db()
     return found

@@ -68,12 +68,10 @@ class Graph:
     def in_order(self) -> tuple[str, ...]:
         """Keys so that each stands behind its upstreams; among equals, as given."""
         place = {key: n for n, key in enumerate(self.keys)}
-        left = {key: 0 for key in self.keys}
+        left = dict.fromkeys(self.keys, 0)
         for _, b in self.edges:
             left[b] += 1
-        ready = sorted(
-            (key for key in self.keys if not left[key]), key=place.__getitem__
-        )
+        ready = sorted((key for key in self.keys if not left[key]), key=place.__getitem__)
         done: list[str] = []
         while ready:
             following: list[str] = []
@@ -121,9 +119,7 @@ def graph_faults(keys: Sequence[str], edges: Iterable[tuple[str, str]]) -> list[
     upstream: dict[str, set[str]] = {key: set() for key in known}
     for a, b in sorted(edges):
         if a == b:
-            faults.append(
-                Fault(a, f"node {a!r} waits for itself; remove that upstream")
-            )
+            faults.append(Fault(a, f"node {a!r} waits for itself; remove that upstream"))
             continue
         for end, other in ((a, b), (b, a)):
             if end not in known:
@@ -138,10 +134,8 @@ def graph_faults(keys: Sequence[str], edges: Iterable[tuple[str, str]]) -> list[
     try:
         TopologicalSorter(upstream).prepare()
     except CycleError as error:
-        ring = list(reversed(error.args[1]))
-        faults.append(
-            Fault(ring[0], "nodes wait for each other in a circle: " + " → ".join(ring))
-        )
+        ring = error.args[1]  # each is an immediate upstream of the next
+        faults.append(Fault(ring[0], "nodes wait for each other in a circle: " + " → ".join(ring)))
     return faults
 
 

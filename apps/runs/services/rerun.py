@@ -64,7 +64,7 @@ def rerun_nodes(run: Run, scope: Collection[str], *, user: User | None) -> list[
     Raises Conflict if the run is not over.
     """
     nodes = list(NodeRun.objects.select_for_update(no_key=True).filter(run=run.pk).order_by("pk"))
-    run = Run.objects.select_for_update(no_key=True).select_related("version").get(pk=run.pk)
+    run = Run.objects.select_for_update(no_key=True).get(pk=run.pk)
     if run.ended_at is None:
         raise Conflict(f"run {run.pk} is not over; stop it first, or wait for its end")
     graph = graph_of(run)

@@ -302,8 +302,9 @@ BEGIN
     -- first, so that this finish is wholly before or wholly after them.
     SELECT hold, parallelism INTO run FROM runs_run WHERE id = me.run_id;
 
-    -- 3. Count down what waits for it; never look at the rest of the run.
-    IF me.state = 'succeeded' AND me.down <> '{}' THEN
+    -- 3. Count down what waits for it; never look at the rest of the run. In a run that is
+    -- being ended nothing becomes ready any more: a rerun counts anew.
+    IF me.state = 'succeeded' AND me.down <> '{}' AND run.hold IN ('', 'paused') THEN
         WITH locked AS (
             SELECT id FROM runs_noderun WHERE id = ANY (me.down) ORDER BY id FOR NO KEY UPDATE
         ), counted AS (

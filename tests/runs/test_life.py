@@ -1,0 +1,272 @@
+"""Stop, rerun, and what the sweep mends."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.utils import timezone
+
+from apps.core.errors import Conflict
+from apps.engine.retry import LOSSES_ALLOWED
+from apps.engine.states import By, IllegalMove, NodeState, RunState
+from apps.runs.models import Attempt, NodeRun, Pulse, Run
+from apps.runs.services.advance import advance
+from apps.runs.services.hot_path import Outcome, asked_to_stop, claim, finish
+from apps.runs.services.moves import move
+from apps.runs.services.rerun import rerun, rerun_failed
+from apps.runs.services.stop import stop_node, stop_run
+from apps.runs.services.sweep import hand_back, pulse_is_old, tick
+from tests.factories import by_hand, chain, published, workspace
+
+SUCCEEDED = Outcome(NodeState.SUCCEEDED, exit_code=0)
+FAILED = Outcome(NodeState.FAILED, exit_code=1, reason="exit code 1")
+RETRYING = Outcome(NodeState.RETRYING, exit_code=1, reason="exit code 1", retry_in=0)
+STOPPED = Outcome(NodeState.STOPPED, reason="stopped")
+ME = "worker@here:1"
+
+pytestmark = pytest.mark.django_db
+
+
+def take():
+    return claim(workspace().queues.get(name="root_queue").pk, ME, uuid4())
+
+
+def end(mine, outcome=SUCCEEDED, *, take=True):
+    return finish(mine, outcome, worker=ME, request=uuid4(), take=take)
+
+
+def states(run) -> str:
+    return " ".join(run.nodes.order_by("pk").values_list("state", flat=True))
+
+
+def used() -> int:
+    return workspace().queues.get(name="root_queue").used
+
+
+def counters(run) -> tuple[int, ...]:
+    run.refresh_from_db()
+    return (run.active, run.open, run.succeeded, run.failed, run.stopped, run.cancelled)
+
+
+def expire_leases():
+    past = timezone.now() - timedelta(seconds=1)
+    NodeRun.objects.filter(state="running").update(lease_until=past)
+
+
+def test_stop_ends_what_waits_asks_what_runs_and_leaves_what_is_below():
+    run = by_hand(published("a", "b", "below", edges=[("a", "below")]))
+    mine = take()
+
+    stop_run(run, user=None)
+
+    assert states(run) == "running stopped pending"
+    assert asked_to_stop(ME) == {(mine.node_run_id, 1): "stopped"}
+    assert end(mine, STOPPED).run_ended is True
+    assert counters(run) == (0, 0, 0, 0, 2, 0)
+    assert (run.state, states(run)) == (RunState.STOPPED, "stopped stopped pending")
+    with pytest.raises(Conflict, match="is over"):
+        stop_run(run, user=None)
+
+
+def test_node_that_succeeds_while_it_is_being_stopped_has_succeeded_and_starts_nothing():
+    run = by_hand(chain(2))
+    mine = take()
+    stop_run(run, user=None)
+
+    done = end(mine)
+
+    assert (done.next, done.run_ended, states(run)) == (None, True, "succeeded pending")
+    run.refresh_from_db()
+    assert run.state == RunState.STOPPED
+
+
+def test_stop_takes_a_retry_away():
+    run = by_hand(published("a", retries=1))
+    mine = take()
+    stop_run(run, user=None)
+
+    assert end(mine, RETRYING).state is NodeState.STOPPED
+    run.refresh_from_db()
+    assert run.state == RunState.STOPPED
+
+
+def test_stopped_node_leaves_the_others_running_and_the_run_stopped():
+    run = by_hand(published("a", "b"))
+    mine = take()
+
+    stop_node(run.nodes.get(key="b"), user=None)
+    done = end(mine)
+
+    assert done.run_ended is True
+    run.refresh_from_db()
+    assert (run.state, states(run)) == (RunState.STOPPED, "succeeded stopped")
+
+
+def test_rerun_failed_runs_the_failed_part_in_place_and_keeps_the_rest():
+    run = by_hand(published("a", "b", "c", edges=[("a", "b"), ("b", "c")], retries=0))
+    mine = end(take()).next
+    end(mine, FAILED)
+    assert counters(run) == (0, 0, 1, 1, 0, 0)
+
+    assert rerun_failed(run, user=None) == ["b", "c"]
+
+    assert states(run) == "succeeded queued pending"
+    mine = take()
+    assert (mine.key, mine.attempt, mine.failures) == ("b", 2, 0)
+    end(end(mine).next)
+    assert (counters(run), run.state) == ((0, 0, 3, 0, 0, 0), RunState.SUCCEEDED)
+
+
+def test_rerun_of_a_run_that_is_not_over_is_refused():
+    run = by_hand(chain(2))
+
+    with pytest.raises(Conflict, match="is not over"):
+        rerun_failed(run, user=None)
+
+
+def test_whole_rerun_is_a_new_run_of_the_same_cycle():
+    run = by_hand(chain(1))
+    end(take())
+
+    again = rerun(run, user=None)
+
+    assert (again.rerun_of, again.cycle, states(again)) == (run, run.cycle, "queued")
+
+
+def test_strategy_end_cuts_off_the_rest():
+    run = by_hand(published("a", "b", "c", strategy="end"))
+    first, second = take(), take()
+    done = end(first, FAILED, take=False)
+
+    assert done.needs_advance is True
+    advance(run.pk)
+
+    assert states(run) == "failed running cancelled"
+    end(second, Outcome(NodeState.CANCELLED))
+    assert (counters(run), run.state) == ((0, 0, 0, 1, 0, 2), RunState.FAILED)
+
+
+def test_run_that_is_over_its_time_is_cancelled_and_has_failed():
+    run = by_hand(published("a", timeout_seconds=60))
+    mine = take()
+    Run.objects.update(started_at=timezone.now() - timedelta(seconds=61))
+
+    tick()
+
+    assert list(asked_to_stop(ME).values()) == ["cancelled"]
+    end(mine, Outcome(NodeState.CANCELLED))
+    run.refresh_from_db()
+    assert run.state == RunState.FAILED
+
+
+def test_lost_lease_costs_a_loss_and_no_retry_and_the_late_worker_is_fenced():
+    run = by_hand(published("a"))
+    lost = take()
+    expire_leases()
+
+    tick()
+
+    node = run.nodes.get()
+    assert (node.state, node.failures, node.losses) == (NodeState.QUEUED, 0, 1)
+    assert Attempt.objects.get().state == "lost"
+    assert used() == 0
+    again = take()
+    assert again.attempt == 2
+    assert end(lost).accepted is False
+    assert end(again).run_ended is True
+
+
+def test_node_that_loses_too_many_workers_has_failed():
+    run = by_hand(published("a"))
+    for _ in range(LOSSES_ALLOWED + 1):
+        take()
+        expire_leases()
+        tick()
+
+    node = run.nodes.get()
+    run.refresh_from_db()
+    assert (node.state, node.losses, run.state) == (
+        NodeState.FAILED,
+        LOSSES_ALLOWED + 1,
+        RunState.FAILED,
+    )
+
+
+def test_after_a_gap_in_the_pulse_no_lease_expires_for_one_lease():
+    run = by_hand(published("a"))
+    take()
+    tick()
+    Pulse.objects.update(at=timezone.now() - timedelta(minutes=5))
+    expire_leases()
+    assert pulse_is_old() is True
+
+    tick()
+
+    assert (states(run), pulse_is_old()) == ("running", False)
+    Pulse.objects.update(grace_until=timezone.now())
+    tick()
+    assert states(run) == "queued"
+
+
+def test_due_retry_is_queued():
+    run = by_hand(published("a", retries=1))
+    end(take(), RETRYING)
+
+    tick()
+
+    assert states(run) == "queued"
+    assert take().attempt == 2
+
+
+def test_handed_back_node_costs_nothing():
+    run = by_hand(published("a"))
+    mine = take()
+
+    assert hand_back(mine.node_run_id, mine.attempt, ME) is True
+    assert hand_back(mine.node_run_id, mine.attempt, ME) is False
+
+    node = run.nodes.get()
+    assert (node.state, node.attempt, node.failures, node.losses) == (NodeState.QUEUED, 1, 0, 0)
+
+
+def test_sweep_mends_the_counters_of_an_idle_run():
+    run = by_hand(chain(1))
+    end(take(), take=False)
+    Run.objects.update(state="running", ended_at=None, active=0, open=7, succeeded=0)
+
+    tick()
+
+    assert (counters(run), run.state) == ((0, 0, 1, 0, 0, 0), RunState.SUCCEEDED)
+
+
+def test_move_tells_a_lost_race_from_a_mistake():
+    run = by_hand(published("a"))
+    node = run.nodes.get()
+    take()
+
+    assert move(node, NodeState.STOPPED, by=By.PERSON) is False
+    node.refresh_from_db()
+    with pytest.raises(IllegalMove):
+        move(node, NodeState.QUEUED, by=By.ENGINE)
+
+
+def test_events_tell_the_whole_story():
+    run = by_hand(published("a", retries=1))
+    end(take(), RETRYING)
+    tick()
+    end(take())
+
+    story = list(run.events.order_by("id").values_list("old", "new", "attempt"))
+    assert story == [
+        ("", "pending", None),
+        ("pending", "queued", 0),
+        ("queued", "running", 1),
+        ("running", "retrying", 1),
+        ("retrying", "pending", 1),
+        ("pending", "queued", 1),
+        ("queued", "running", 2),
+        ("running", "succeeded", 2),
+        ("running", "succeeded", None),
+    ]
