@@ -298,5 +298,6 @@ def _rootless(data: Path, *, new: bool) -> tuple[str, ...]:
         "setpriv",
         *(f"--reuid={owner}", f"--regid={owner}", "--clear-groups", "--pdeathsig=INT"),
         *("--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"),
-        *("--bounding-set=-all,+dac_override", "--"),
+        # The last: access(2), by which it looks for its programs, disregards it otherwise.
+        *("--bounding-set=-all,+dac_override", "--securebits=+no_setuid_fixup", "--"),
     )

@@ -161,8 +161,10 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
+        unknown = isinstance(error, socket.gaierror)
+        why = error.strerror if unknown else os.strerror(error.errno)
         raise CannotRun(
-            f"cannot listen at {host} port {port} ({error.strerror}); choose another one with "
+            f"cannot listen at {host} port {port} ({why}); choose another one with "
             "--host and --port, or RUNYARD_HOST and RUNYARD_PORT"
         ) from error
 

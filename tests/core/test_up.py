@@ -1,0 +1,149 @@
+"""`up` as a person meets it: a real one, with real servers, in a home of its own."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from apps.core.embedded import Postgres
+from apps.core.home import Home
+from tests.core.conftest import ROOT, connect, environment, processes_of
+from tests.waiting import until
+
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
+]
+
+
+def status_of(address: str) -> int:
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=20)
+    connection.request("GET", "/")
+    try:
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def manage(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_up_serves_restarts_what_dies_and_leaves_no_process(up, fresh_home):
+    it = up("--workers", "2").ready()
+    assert sorted(it.pids()) == ["beat", "postgres", "valkey", "web", "worker-1", "worker-2"]
+    assert status_of(it.address) < 400
+
+    # A second one refuses, and says where the first is.
+    second = manage(fresh_home, "up", "--port", "0")
+    assert (second.returncode, second.stdout) == (1, "")
+    assert second.stderr == (
+        f"CommandError: Runyard already runs on {fresh_home.path} at {it.address} "
+        f"(process {it.process.pid})\n"
+    )
+
+    # What is killed comes back; the database with its rows.
+    before = it.pids()
+    for name in ("web", "worker-1", "valkey", "postgres"):
+        os.kill(before[name], signal.SIGKILL)
+    until(
+        lambda: all(it.pids()[name] != before[name] for name in ("web", "worker-1", "valkey")),
+        "the restart",
+    )
+    until(lambda: status_of(it.address) < 400, "the page")
+    until(Postgres(fresh_home).is_ready, "the database")
+    with connect(fresh_home) as session:
+        users = session.execute("SELECT username, is_superuser FROM workspaces_user").fetchall()
+        workspaces = session.execute("SELECT name FROM workspaces_workspace").fetchall()
+    assert (users, workspaces) == ([("admin", True)], [("default",)])
+
+    assert it.end(signal.SIGINT) == 0
+    assert processes_of(fresh_home) == {}
+    assert not fresh_home.sockets.exists()
+
+    # The password was told once; the next start knows none.
+    assert it.password
+    again = up().ready()
+    assert again.password == ""
+    assert again.end(signal.SIGTERM) == 0
+    assert processes_of(fresh_home) == {}
+
+
+def test_next_up_starts_after_a_killed_one(up, fresh_home):
+    killed = up().ready()
+    left = killed.pids()
+    killed.end(signal.SIGKILL)
+
+    it = up().ready()
+
+    assert set(it.pids()) == set(left)
+    assert not set(it.pids().values()) & set(left.values())
+    assert it.end() == 0
+    assert processes_of(fresh_home) == {}
+
+
+def test_ctrl_c_while_it_starts_leaves_no_process(up, fresh_home):
+    it = up()
+    until(lambda: "postgres" in it.pids(), "the first process")
+
+    assert it.end() == 0
+
+    assert processes_of(fresh_home) == {}
+
+
+def test_two_homes_run_side_by_side(up, fresh_home, tmp_path):
+    other = Home(tmp_path / "other")
+
+    one, two = up(), up(home=other)
+    one.ready(), two.ready()
+
+    assert one.address != two.address
+    assert one.end() == 0
+    assert status_of(two.address) < 400
+
+
+def test_taken_port_is_said_before_anything_starts(fresh_home):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused = manage(fresh_home, "up", "--port", port)
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == (
+        f"CommandError: cannot listen at 127.0.0.1 port {port} (Address already in use); choose "
+        "another one with --host and --port, or RUNYARD_HOST and RUNYARD_PORT\n"
+    )
+    assert not fresh_home.database.exists()
+
+
+def test_colon_in_the_homes_path_is_refused_with_the_reason(tmp_path):
+    refused = manage(Home(tmp_path / "a:b"), "up", "--port", "0")
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == (
+        f"runyard: the home's path has a ':' in it: {tmp_path}/a:b; Java splits its class path "
+        "there and no Spark job could start. Set RUNYARD_HOME to a path without one\n"
+    )
+
+
+def test_home_that_cannot_be_written_is_refused_with_the_reason():
+    refused = manage(Home(Path("/proc/runyard")), "up", "--port", "0")
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == (
+        "runyard: the home folder /proc/runyard cannot be written (No such file or directory); "
+        "make it writable, or set RUNYARD_HOME to another folder\n"
+    )
