@@ -22,7 +22,7 @@ from typing import IO, Protocol
 import psycopg
 import redis
 
-from apps.core.home import Home, HomeError
+from apps.core.home import Home, HomeError, private
 
 #: A postmaster that was killed leaves backends behind, and until these have seen it no new
 #: one can start. So a start is tried again for this long.
@@ -139,7 +139,6 @@ class Valkey:
 
     def prepare(self) -> None:
         self.home.make_sockets()
-        self.home.broker.mkdir(mode=0o700, exist_ok=True)
 
     def argv(self) -> list[str]:
         # Nothing is kept on disk: a message is a hint, the truth is in the database.
@@ -186,7 +185,7 @@ def start(server: Server) -> subprocess.Popen[bytes]:
     """Start a server and wait until it answers. What it says goes to <home>/<name>.log."""
     began = time.monotonic()
     log = server.home.path / f"{server.name}.log"
-    with log.open("wb") as output:
+    with open(log, "wb", opener=private) as output:
 
         def spawn() -> subprocess.Popen[bytes]:
             return tethered(server.argv(), server.stop_signal, output=output)

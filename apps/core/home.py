@@ -21,6 +21,11 @@ class HomeInUse(HomeError):
     """Another process runs this home."""
 
 
+def private(path: str, flags: int) -> int:
+    """An `opener` for files of the home that are nobody else's to read."""
+    return os.open(path, flags, 0o600)
+
+
 @dataclass(frozen=True)
 class Home:
     """RUNYARD_HOME (default `.runyard/` in the checkout)."""
@@ -95,6 +100,9 @@ class Home:
             )
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Closed themselves too: the home may be opened for jobs' users to pass through.
+            for folder in (self.keys, self.blobs, self.broker):
+                folder.mkdir(mode=0o700, exist_ok=True)
             probe = self.path / f".write.{secrets.token_hex(4)}"
             probe.touch()
             probe.unlink()
@@ -126,7 +134,8 @@ class Home:
         The kernel lets go of the lock when the process is gone, however it went.
         Raises HomeInUse where another process holds it.
         """
-        with (self.path / "lock").open("w") as file:
+        # Private: who can open it can hold it.
+        with open(self.path / "lock", "w", opener=private) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -140,10 +149,9 @@ class Home:
             if file.exists():
                 return file.read_text()
             self.make()
-            self.keys.mkdir(mode=0o700, exist_ok=True)
             mine = self.keys / f"secret_key.{secrets.token_hex(8)}"
-            mine.touch(mode=0o600)
-            mine.write_text(secrets.token_urlsafe(50))
+            with open(mine, "x", opener=private) as fresh:
+                fresh.write(secrets.token_urlsafe(50))
             try:
                 os.link(mine, file)  # fails where another process was first: then its counts
             except FileExistsError:

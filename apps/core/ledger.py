@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from apps.core.home import Home
+from apps.core.home import Home, private
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Ledger:
             "children": [asdict(process) for process in self._processes.values()],
         }
         fresh = self._file.with_suffix(".new")
-        fresh.write_text(json.dumps(content, indent=1))
+        with open(fresh, "w", opener=private) as file:
+            json.dump(content, file, indent=1)
         fresh.rename(self._file)
 
 

@@ -35,6 +35,7 @@ class Log:
     def __init__(self, file: Path, *, echo: bool) -> None:
         self.file = file
         self.echo = echo
+        file.touch(mode=0o600)
         self._handler = RotatingFileHandler(file, maxBytes=LOG_BYTES, backupCount=3)
 
     def say(self, name: str, text: str) -> None:

@@ -161,8 +161,9 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        unknown = isinstance(error, socket.gaierror)
-        why = error.strerror if unknown else os.strerror(error.errno)
+        # create_server adds the address to the system's word; a name that is unknown has none.
+        system = None if isinstance(error, socket.gaierror) else error.errno
+        why = os.strerror(system) if system else error.strerror
         raise CannotRun(
             f"cannot listen at {host} port {port} ({why}); choose another one with "
             "--host and --port, or RUNYARD_HOST and RUNYARD_PORT"

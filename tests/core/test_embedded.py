@@ -84,7 +84,7 @@ def test_root_without_user_namespaces_runs_postgresql_as_nobody(fresh_home, tmp_
 
 
 def test_a_strangers_socket_folder_is_refused(fresh_home):
-    fresh_home.path.mkdir()
+    fresh_home.make()
     fresh_home.sockets.symlink_to(fresh_home.path)
     try:
         with pytest.raises(HomeError) as refused:
