@@ -31,6 +31,11 @@ _NEEDED = frozenset(
         "jdk.unsupported",
     }
 )
+#: Where machines keep their Javas: a folder, and a pattern of programs below it.
+PLACES = (
+    ("/usr/lib/jvm", "*/bin/java"),
+    ("/Library/Java/JavaVirtualMachines", "*/Contents/Home/bin/java"),
+)
 #: Spark's launcher always asks for it, and no JRE of a wheel has it.
 _VECTOR = "jdk.incubator.vector"
 
@@ -95,10 +100,8 @@ def _candidates(
         programs = [home / "bin" / "java" for home in homes]
         if on_path := shutil.which("java", path=environ.get("PATH")):
             programs.append(Path(on_path))
-        programs += sorted(Path("/usr/lib/jvm").glob("*/bin/java"))
-        programs += sorted(
-            Path("/Library/Java").glob("JavaVirtualMachines/*/Contents/Home/bin/java")
-        )
+        for place, pattern in PLACES:
+            programs += sorted(Path(place).glob(pattern))
         tried: set[Path] = set()
         for program in programs:
             real = program.resolve()
@@ -141,7 +144,8 @@ def _ask(program: Path, stamp: int) -> _Runtime:
             check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _Unfit(f"cannot be run ({error})") from None
+        why = getattr(error, "strerror", None) or error
+        raise _Unfit(f"cannot be run ({why})") from None
     said = done.stdout.decode(errors="replace")
     home = re.search(r"^\s*java\.home = (.+)$", said, re.MULTILINE)
     version = re.search(r"^java\.base@(\d+)", said, re.MULTILINE)

@@ -103,7 +103,8 @@ def _ask(path: Path, stamp: int) -> Interpreter:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise CannotStart(f"{path} cannot be run ({error}); change the job's Python") from None
+        why = getattr(error, "strerror", None) or error
+        raise CannotStart(f"{path} cannot be run ({why}); change the job's Python") from None
     said = done.stdout.decode(errors="replace").splitlines()
     if done.returncode or len(said) != 3:
         raise CannotStart(f"{path} is no Python; change the job's Python")

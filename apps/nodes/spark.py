@@ -206,7 +206,7 @@ def submit(
             own += ["--total-executor-cores", str(size["executors"] * size["executor_cores"])]
     for option, name in (("--jars", "jars"), ("--py-files", "py_files"), ("--files", "files")):
         if paths := spec.get(name):
-            own += [option, ",".join(str(context.files[path]) for path in paths)]
+            own += [option, ",".join(local_file(path, context) for path in paths)]
     for name, value in conf.items():
         own += ["--conf", f"{name}={value}"]
     if arguments is None:
@@ -219,6 +219,18 @@ def submit(
         driver_options=conf.get("spark.driver.extraJavaOptions", ""),
         files=files or {},
     )
+
+
+def local_file(path: str, context: Context) -> str:
+    """A workspace file's local copy as spark-submit is to name it.
+
+    Relative to the working directory where it lies below: what stands above may hold letters
+    that spark-submit reads as lists, patterns and addresses; the path itself was checked.
+    """
+    copy = context.files[path]
+    if copy.is_relative_to(context.folder):
+        copy = copy.relative_to(context.folder)
+    return str(copy)
 
 
 def spark_submit(

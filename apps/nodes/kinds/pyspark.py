@@ -20,7 +20,7 @@ from apps.nodes.kinds.base import (
     plain_lines,
 )
 from apps.nodes.kinds.python import PYTHON, python_faults
-from apps.nodes.spark import JARS, SPARK, spark_demand, spark_faults, submit
+from apps.nodes.spark import JARS, SPARK, local_file, spark_demand, spark_faults, submit
 
 PY_FILES = Field(
     "py_files", Type.FILES, "Python files", "Modules and zips to import, here and on executors."
@@ -46,7 +46,7 @@ class PySpark(Kind):
     def command(self, spec: Spec, context: Context) -> Command:
         files: dict[str, str] = {}
         if entry_file := spec.get("entry_file"):
-            script = str(context.files[entry_file])
+            script = local_file(entry_file, context)
         else:
             files["main.py"] = plain_lines(spec["content"])
             script = "main.py"

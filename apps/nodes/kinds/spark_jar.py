@@ -19,7 +19,7 @@ from apps.nodes.kinds.base import (
     Spec,
     Type,
 )
-from apps.nodes.spark import JARS, SPARK, spark_demand, spark_faults, submit
+from apps.nodes.spark import JARS, SPARK, local_file, spark_demand, spark_faults, submit
 
 _CLASS = re.compile(r"[^\W\d][\w$]*(\.[^\W\d][\w$]*)*")
 
@@ -46,7 +46,7 @@ class SparkJar(Kind):
     def command(self, spec: Spec, context: Context) -> Command:
         main_class = spec.get("main_class")
         options = ("--class", main_class) if main_class else ()
-        return submit(spec, context, str(context.files[spec["entry_file"]]), options=options)
+        return submit(spec, context, local_file(spec["entry_file"], context), options=options)
 
     def demand(self, spec: Spec, master: str) -> int:
         return spark_demand(spec, master)

@@ -23,7 +23,7 @@ from apps.nodes.kinds.base import (
     rendered,
 )
 from apps.nodes.kinds.python import PYTHON, python_faults
-from apps.nodes.spark import compute_units, is_local, list_fault, spark_submit
+from apps.nodes.spark import compute_units, is_local, list_fault, local_file, spark_submit
 
 #: Options of spark-submit (SparkSubmitOptionParser of Spark 4) that take a value …
 _VALUES = frozenset(
@@ -271,7 +271,7 @@ def _memory(value: str | None, default: str = "1g") -> str:
 
 
 def _local(path: str, context: Context) -> str:
-    return str(context.files[path]) if path in context.files else path
+    return local_file(path, context) if path in context.files else path
 
 
 def _local_list(value: str, context: Context) -> str:
