@@ -23,11 +23,19 @@ def store_outputs(mine: Claim, folder: Path) -> list[str]:
     The job's user owns the folder and may do anything with it meanwhile, so that each file
     is opened without following links and judged by what was opened. May be repeated.
     """
-    left_out: list[str] = []
     try:
-        names = sorted(entry.name for entry in os.scandir(folder))
+        inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return []
+    try:
+        return _store(mine, inside)
+    finally:
+        os.close(inside)
+
+
+def _store(mine: Claim, inside: int) -> list[str]:
+    left_out: list[str] = []
+    names = sorted(os.listdir(inside))
     if not names:
         return []
     attempt = Attempt.objects.get(node_run=mine.node_run_id, number=mine.attempt)
@@ -43,7 +51,8 @@ def store_outputs(mine: Claim, folder: Path) -> list[str]:
             left_out.append(f"more than {MAX_FILES} outputs; the rest was left out")
             break
         try:
-            descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(name, flags, dir_fd=inside)
         except OSError as error:
             left_out.append(f"output {name!r} was left out: {error.strerror}")
             continue

@@ -17,6 +17,7 @@ from apps.nodes.models import JobVersion, PythonLock
 from apps.nodes.services.files import open_blob
 from apps.runs.models import Run
 from apps.runs.services.hot_path import Claim
+from apps.workspaces.models import ResourceQueue
 
 _CHUNK = 1 << 20
 
@@ -77,6 +78,11 @@ def fetch_file(sha256: str, target: Path) -> None:
     with open_blob(sha256) as source, target.open("xb") as copy:
         while chunk := source.read(_CHUNK):
             copy.write(chunk)
+
+
+def spark_master(queue_id: int) -> str:
+    """The Spark master of a resource queue, as it is now: a cluster may move."""
+    return ResourceQueue.objects.values_list("spark_master", flat=True).get(pk=queue_id)
 
 
 def python_lock(digest: str) -> str | None:

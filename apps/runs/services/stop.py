@@ -8,7 +8,7 @@ from apps.core.errors import Conflict
 from apps.engine.states import ENDED, By, Hold, NodeState
 from apps.runs.models import NodeRun, Run, RunEvent
 from apps.runs.services.advance import cut_off
-from apps.runs.services.moves import move
+from apps.runs.services.moves import admit, move
 from apps.workspaces.models import User
 
 
@@ -41,3 +41,4 @@ def stop_node(node_run: NodeRun, *, user: User | None) -> None:
         )
     else:
         move(node, NodeState.STOPPED, by=By.PERSON, user=user, note="stopped")
+        admit(node.run_id)  # its place among a limited run's nodes is free

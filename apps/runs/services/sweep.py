@@ -80,7 +80,7 @@ def lose(node: NodeRun) -> None:
         move(node, NodeState.FAILED, by=By.ENGINE, note=note, losses=F("losses") + 1)
     else:
         move(node, NodeState.PENDING, by=By.ENGINE, note=note, losses=F("losses") + 1)
-        admit(node.run_id)
+    admit(node.run_id)
 
 
 @transaction.atomic
@@ -102,7 +102,7 @@ def hand_back(node_run_id: int, attempt: int, worker: str) -> bool:
         move(node, NodeState(node.stop), by=By.WORKER, note=note)
     else:
         move(node, NodeState.PENDING, by=By.WORKER, note=note)
-        admit(node.run_id)
+    admit(node.run_id)
     return True
 
 

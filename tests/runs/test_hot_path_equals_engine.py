@@ -1,0 +1,302 @@
+"""The hot path's SQL and the pure engine, driven side by side through random lives of runs.
+
+After each step the nodes stand where the engine says that they should, the run has ended
+just when the engine says so, and counters and capacity equal what the nodes add up to.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+import pytest
+from django.db.models import Sum
+from django.utils import timezone
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from apps.engine.graph import Graph, next_step
+from apps.engine.states import ACTIVE, ENDED, RUN_ENDED, NodeState, RunState, Trigger
+from apps.runs.models import Attempt, NodeRun, Run
+from apps.runs.services.hot_path import Claim, Outcome, claim, finish
+from apps.runs.services.launch import launch
+from apps.runs.services.rerun import rerun_failed
+from apps.runs.services.stop import stop_node, stop_run
+from apps.runs.services.sweep import hand_back, lose, start_due_retries
+from apps.workflows.models import Workflow, WorkflowVersion
+from apps.workspaces.models import ResourceQueue, Workspace
+from tests.factories import job
+
+N = NodeState
+ME = "worker@here:1"
+#: What a queued or running node asks for, and room for two of them.
+DEMAND, CAPACITY = 250, 500
+
+
+class Lives(RuleBasedStateMachine):
+    """One run of a random graph, in a queue of its own."""
+
+    @initialize(
+        edges=st.sets(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12),
+        nodes=st.integers(1, 7),
+        limit=st.sampled_from([None, None, 1, 2]),
+    )
+    def start(self, edges: set[tuple[int, int]], nodes: int, limit: int | None) -> None:
+        names = [f"n{i}" for i in range(nodes)]
+        self.graph = Graph.build(
+            names, {(f"n{a}", f"n{b}") for a, b in edges if a < b < nodes}
+        )
+        used = job()
+        self.queue = ResourceQueue.objects.create(
+            workspace=Workspace.objects.get(name="default"),
+            name=f"queue_{uuid4().hex}",
+            capacity=CAPACITY,
+            production=True,
+        )
+        workflow = Workflow.objects.create(workspace=self.queue.workspace, name=uuid4().hex)
+        common = {"retries": None, "retry_interval_seconds": None, "timeout_seconds": None}
+        version = WorkflowVersion.objects.create(
+            workflow=workflow,
+            number=1,
+            digest="",
+            graph={
+                "settings": {
+                    "queue": self.queue.pk,
+                    "retries": 5,
+                    "retry_interval_seconds": 0,
+                    "timeout_seconds": None,
+                    "parallelism": limit,
+                    "strategy": "continue",
+                },
+                "nodes": [
+                    {"name": name, "job": used.pk, "job_version_number": None, "queue": None}
+                    | common
+                    for name in names
+                ],
+                "edges": [list(edge) for edge in self.graph.edges],
+            },
+        )
+        [self.run] = launch(
+            version, cycles=[timezone.now()], trigger=Trigger.MANUAL, by=None
+        )
+        self.limit = limit
+        self.states = dict.fromkeys(names, N.PENDING)
+        self.held: list[Claim] = []
+        self.past: list[tuple[Claim, UUID, Claim | None]] = []
+        self.stopping = False
+        self.asked: set[str] = set()
+        self.settle()
+
+    # --- the model ----------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Queue what the engine would start, lowest first, as far as the run's limit allows."""
+        if self.stopping:
+            return
+        for key in self.graph.in_order:
+            active = sum(s in (N.QUEUED, N.RUNNING) for s in self.states.values())
+            if self.limit is not None and active >= self.limit:
+                return
+            if key in next_step(self.graph, self.states).start:
+                self.states[key] = N.QUEUED
+
+    def taken(self, mine: Claim | None) -> None:
+        if mine is not None:
+            assert self.states[mine.key] is N.QUEUED
+            self.states[mine.key] = N.RUNNING
+            self.held.append(mine)
+
+    def running(self) -> int:
+        return sum(s is N.RUNNING for s in self.states.values())
+
+    # --- what can happen ----------------------------------------------------------------
+
+    @rule()
+    def claims(self) -> None:
+        fits = N.QUEUED in self.states.values() and (self.running() + 1) * DEMAND <= CAPACITY
+
+        mine = claim(self.queue.pk, ME, uuid4())
+
+        assert (mine is not None) == fits
+        self.taken(mine)
+
+    @precondition(lambda self: self.held)
+    @rule(
+        pick=st.integers(0, 100),
+        how=st.sampled_from(
+            [N.SUCCEEDED, N.SUCCEEDED, N.SUCCEEDED, N.FAILED, N.RETRYING]
+        ),
+        take=st.booleans(),
+    )
+    def finishes(self, pick: int, how: NodeState, take: bool) -> None:
+        mine = self.held.pop(pick % len(self.held))
+        if mine.key in self.asked and how is N.FAILED:
+            how = N.STOPPED  # its worker ended the child
+        request = uuid4()
+        retry_in = 0.0 if how is N.RETRYING else None
+
+        done = finish(
+            mine, Outcome(how, retry_in=retry_in), worker=ME, request=request, take=take
+        )
+
+        if how is N.RETRYING and mine.key in self.asked:
+            how = N.STOPPED  # a stop takes the retry away
+        self.asked.discard(mine.key)
+        assert (done.accepted, done.state) == (True, how)
+        self.states[mine.key] = how
+        self.settle()
+        if take:
+            assert (done.next is not None) == (N.QUEUED in self.states.values())
+            self.taken(done.next)
+        else:
+            assert done.next is None
+        self.past.append((mine, request, done.next))
+
+    @precondition(lambda self: self.past)
+    @rule(pick=st.integers(0, 100))
+    def repeats_a_finish_whose_reply_was_lost(self, pick: int) -> None:
+        mine, request, following = self.past[pick % len(self.past)]
+
+        again = finish(mine, Outcome(N.FAILED), worker=ME, request=request, take=True)
+
+        node = NodeRun.objects.get(pk=mine.node_run_id)
+        if node.state == N.RUNNING and node.attempt == mine.attempt:
+            raise AssertionError("a finished attempt runs again")
+        assert again.accepted is True
+        still = following is not None and following in self.held
+        assert again.next == (following if still else None)
+
+    @precondition(lambda self: self.past)
+    @rule(pick=st.integers(0, 100))
+    def finishes_late(self, pick: int) -> None:
+        mine, _, _ = self.past[pick % len(self.past)]
+
+        late = finish(mine, Outcome(N.SUCCEEDED), worker=ME, request=uuid4(), take=True)
+
+        assert late.accepted is False
+
+    @precondition(lambda self: self.held)
+    @rule(pick=st.integers(0, 100), lost=st.booleans())
+    def gives_up(self, pick: int, lost: bool) -> None:
+        """A worker is lost, or hands its node back."""
+        mine = self.held.pop(pick % len(self.held))
+        node = NodeRun.objects.get(pk=mine.node_run_id)
+        if lost and node.losses >= 3:
+            self.states[mine.key] = N.FAILED
+        else:
+            self.states[mine.key] = N.PENDING
+        if mine.key in self.asked:
+            self.states[mine.key] = N.STOPPED
+        self.asked.discard(mine.key)
+        if lost:
+            lose(NodeRun.objects.select_for_update().get(pk=mine.node_run_id))
+        else:
+            assert hand_back(mine.node_run_id, mine.attempt, ME) is True
+        self.settle()
+
+    @precondition(lambda self: N.RETRYING in self.states.values())
+    @rule()
+    def retries_come_due(self) -> None:
+        self.states = {k: N.PENDING if s is N.RETRYING else s for k, s in self.states.items()}
+        start_due_retries()
+        self.settle()
+
+    @rule(pick=st.integers(0, 6))
+    def stops_a_node(self, pick: int) -> None:
+        key = self.graph.keys[pick % len(self.graph.keys)]
+        if self.states[key] in ENDED:
+            return
+        stop_node(self.run.nodes.get(key=key), user=None)
+        if self.states[key] is N.RUNNING:
+            self.asked.add(key)
+        else:
+            self.states[key] = N.STOPPED
+            self.settle()
+
+    @precondition(lambda self: not self.over())
+    @rule()
+    def stops_the_run(self) -> None:
+        stop_run(self.run, user=None)
+        for key, state in self.states.items():
+            ready = key in next_step(self.graph, self.states).start
+            if state is N.RUNNING:
+                self.asked.add(key)
+            elif state in ACTIVE or (state is N.PENDING and ready):
+                self.states[key] = N.STOPPED
+        self.stopping = True
+
+    @precondition(lambda self: self.over() and set(self.states.values()) != {N.SUCCEEDED})
+    @rule()
+    def reruns_what_failed(self) -> None:
+        rerun_failed(self.run, user=None)
+        self.states = {
+            k: s if s is N.SUCCEEDED else N.PENDING for k, s in self.states.items()
+        }
+        self.stopping = False
+        self.asked.clear()
+        self.settle()
+
+    # --- what always holds --------------------------------------------------------------
+
+    def over(self) -> bool:
+        return Run.objects.get(pk=self.run.pk).state in RUN_ENDED
+
+    @invariant()
+    def nodes_stand_where_the_engine_says(self) -> None:
+        found = {
+            key: NodeState(state)
+            for key, state in NodeRun.objects.filter(run=self.run).values_list("key", "state")
+        }
+        assert found == self.states
+
+    @invariant()
+    def run_ends_when_the_engine_says(self) -> None:
+        run = Run.objects.get(pk=self.run.pk)
+        nothing_left = not (set(self.states.values()) & ACTIVE) and (
+            self.stopping or not next_step(self.graph, self.states).start
+        )
+        assert (run.state in RUN_ENDED) == nothing_left
+        if nothing_left:
+            expected = next_step(self.graph, self.states).ends_as or RunState.STOPPED
+            assert run.state == (RunState.STOPPED if self.stopping else expected)
+
+    @invariant()
+    def counters_and_capacity_add_up(self) -> None:
+        run = Run.objects.get(pk=self.run.pk)
+        nodes = list(NodeRun.objects.filter(run=self.run))
+        active = sum(n.state in ("queued", "running") for n in nodes)
+        waiting = sum(
+            n.state == "retrying" or (n.state == "pending" and n.need == 0) for n in nodes
+        )
+        ended = {s: sum(n.state == s for n in nodes) for s in ENDED}
+        assert (run.active, run.open) == (active, active + waiting)
+        assert {s: getattr(run, s) for s in ENDED} == ended
+        running = NodeRun.objects.filter(queue=self.queue, state="running")
+        self.queue.refresh_from_db()
+        assert self.queue.used == (running.aggregate(sum=Sum("demand"))["sum"] or 0)
+        assert self.queue.used <= CAPACITY
+        assert Attempt.objects.filter(node_run__run=self.run, state="running").count() == len(
+            self.held
+        )
+
+
+@pytest.mark.django_db
+@pytest.mark.timeout(300)
+def test_sql_and_engine_agree():
+    job()  # made once, outside the examples
+    run_state_machine_as_test(
+        Lives,
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
