@@ -6,6 +6,8 @@ python_environments.build. What it prints belongs into the attempt's log. Status
 environment is ready; any other: it is not, and the last lines say why.
 """
 
+from __future__ import annotations
+
 import fcntl
 import hashlib
 import json
@@ -60,7 +62,7 @@ def build(order: dict, root: str) -> int:
     return 0
 
 
-def resolve(order: dict, root: str):
+def resolve(order: dict, root: str) -> str | None:
     """Let pip choose versions; the lock, or None if it cannot."""
     with tempfile.TemporaryDirectory(dir=root, prefix="resolve-") as folder:
         create(order, folder)
@@ -108,7 +110,7 @@ def pip(order: dict, folder: str, arguments: list) -> bool:
     return subprocess.run([*command, "--progress-bar=off", *arguments[1:]]).returncode == 0
 
 
-def read(file: str):
+def read(file: str) -> str | None:
     try:
         with open(file, encoding="utf-8") as opened:
             return opened.read()

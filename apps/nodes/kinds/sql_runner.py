@@ -156,7 +156,7 @@ def table(columns: list[str], rows: list[list[Any]]) -> str:
 
 def kept(columns: list[str], rows: list[list[Any]], truncated: bool) -> dict[str, Any]:
     """A result as the run page shows it."""
-    cells = []
+    cells: list[list[Any]] = []
     for row in rows:
         cells.append([])
         for value in map(as_json, row):
