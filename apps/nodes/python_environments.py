@@ -25,7 +25,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from apps.nodes.kinds.base import CannotStart, Command, Context, environment
+from apps.nodes.kinds.base import (
+    CannotStart,
+    Command,
+    Context,
+    default_interpreter,
+    environment,
+)
 
 BUILDER = Path(__file__).with_name("build_environment.py")
 ORDER = "environment.json"
@@ -48,6 +54,17 @@ _FOR_PIP = frozenset(
 )
 
 
+__all__ = [
+    "Environment",
+    "Interpreter",
+    "build",
+    "check_interpreter",
+    "default_interpreter",
+    "find",
+    "request_digest",
+]
+
+
 @dataclass(frozen=True)
 class Interpreter:
     """A Python that was found to work. `tag` tells what may be installed into it."""
@@ -63,11 +80,6 @@ class Environment:
 
     python: Path
     lock: str
-
-
-def default_interpreter() -> Path:
-    """The machine's Python that the product's own environment was made from."""
-    return Path(getattr(sys, "_base_executable", "") or sys.executable)
 
 
 def check_interpreter(path: Path) -> Interpreter:

@@ -10,7 +10,6 @@ from typing import Any
 
 from apps.nodes.kinds.base import Command, Context, Spec, write_files
 from apps.nodes.kinds.registry import kind
-from apps.nodes.python_environments import default_interpreter
 
 
 def context(folder: Path, **given: Any) -> Context:
@@ -28,7 +27,6 @@ def context(folder: Path, **given: Any) -> Context:
         attempt=1,
         folder=place,
         data=data,
-        python=default_interpreter(),
     )
     return replace(plain, **given)
 

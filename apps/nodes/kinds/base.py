@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,6 +68,11 @@ class Spark:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+def default_interpreter() -> Path:
+    """The machine's Python that the product's own environment was made from."""
+    return Path(getattr(sys, "_base_executable", "") or sys.executable)
+
+
 @dataclass(frozen=True)
 class Context:
     """One attempt, as a kind sees it."""
@@ -91,7 +97,7 @@ class Context:
     #: The resource queue's Spark master.
     master: str = "local"
     #: The job's Python.
-    python: Path = Path("/usr/bin/python3")
+    python: Path = field(default_factory=default_interpreter)
     #: None where this worker has no Spark or no Java.
     spark: Spark | None = None
     #: Name of the user that the child runs as, and whether /etc/passwd knows that user.
