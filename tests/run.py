@@ -37,7 +37,11 @@ def main(arguments: list[str]) -> int:
         "format": [PYTHON, "-m", "ruff", "format", "--check"],
         "templates": [DJADE, "--check", *templates],
         "types": [PYTHON, "-m", "mypy"],
-        "import contracts": [PYTHON, "-c", "import importlinter.cli as c; c.lint_imports_command()"],
+        "import contracts": [
+            PYTHON,
+            "-c",
+            "import importlinter.cli as c; c.lint_imports_command()",
+        ],
         "tests": [PYTHON, "-m", "pytest", *choice, *arguments],
     }
     failed = [name for name, step in steps.items() if not passes(name, step)]

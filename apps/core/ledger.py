@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from apps.core.home import Home, private
+from apps.core.supervisor import Program
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,8 @@ class Process:
     id: int
     #: What the system says of its start. With the id it means one process for all time.
     born: str
-
-    @classmethod
-    def of(cls, name: str, process_id: int) -> Process:
-        return cls(name, process_id, _born(process_id))
+    #: What asks it to end.
+    stop_signal: int
 
     def lives(self) -> bool:
         return bool(self.born) and _born(self.id) == self.born
@@ -48,9 +47,11 @@ class Ledger:
             self._address = address
             self._write()
 
-    def started(self, name: str, process_id: int) -> None:
+    def started(self, program: Program, process_id: int) -> None:
         with self._lock:
-            self._processes[name] = Process.of(name, process_id)
+            self._processes[program.name] = Process(
+                program.name, process_id, _born(process_id), int(program.stop_signal)
+            )
             self._write()
 
     def close(self) -> None:
@@ -95,8 +96,7 @@ def end_leftovers(home: Home, patience_seconds: float = 10.0) -> list[Process]:
     last = standing(home)
     left = [process for process in last.children if process.lives()] if last else []
     for process in left:
-        how = signal.SIGINT if process.name == "postgres" else signal.SIGTERM
-        _signal(process, how)
+        _signal(process, process.stop_signal)
     until = time.monotonic() + patience_seconds
     while any(process.lives() for process in left) and time.monotonic() < until:
         time.sleep(0.05)
@@ -106,7 +106,7 @@ def end_leftovers(home: Home, patience_seconds: float = 10.0) -> list[Process]:
     return left
 
 
-def _signal(process: Process, number: signal.Signals) -> None:
+def _signal(process: Process, number: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(process.id, number)
 

@@ -79,10 +79,10 @@ class _Kept:
 class Supervisor:
     """Programs that are kept running until the block ends, and are then ended together.
 
-    `started` is told each time a process was started: (name of the program, process id).
+    `started` is told each time a process was started: (program, process id).
     """
 
-    def __init__(self, log: Log, started: Callable[[str, int], None]) -> None:
+    def __init__(self, log: Log, started: Callable[[Program, int], None]) -> None:
         self._log = log
         self._started = started
         self._kept: list[_Kept] = []
@@ -140,7 +140,7 @@ class Supervisor:
             pass_fds=program.pass_fds,
         )
         kept.started = time.monotonic()
-        self._started(program.name, kept.process.pid)
+        self._started(program, kept.process.pid)
         kept.reader = threading.Thread(
             target=self._read, args=(program.name, kept.process.stdout), daemon=True
         )

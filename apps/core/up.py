@@ -93,15 +93,27 @@ def running(
         stack.callback(connections.close_all)
         log.say("up", "bringing the database's tables up to date")
         call_command("migrate", verbosity=0, interactive=False)
-        password = _first_rows(workspace)
+        connections.close_all()
 
         processes = stack.enter_context(Supervisor(log, ledger.started))
-        connections.close_all()
         for program in _programs(listener.fileno(), workers):
             processes.start(program)
         _wait("the web process", lambda: _answers(address), log)
         ledger.open(address)
-        yield Running(address, log, password)
+        # Last, since only who sees the password made can tell it.
+        yield Running(address, log, first_rows(workspace))
+
+
+def first_rows(workspace: str) -> str | None:
+    """Make what a fresh installation starts with.
+
+    Returns the password of the user `admin` where this call has made it.
+    """
+    # What that is, is the business of `workspaces`, above this app.
+    from apps.workspaces.services import ensure_workspace, first_admin
+
+    ensure_workspace(workspace)
+    return first_admin()
 
 
 def serve() -> NoReturn:
@@ -110,11 +122,15 @@ def serve() -> NoReturn:
         signal.pause()
 
 
+def first_password(password: str) -> str:
+    return f"Log in as admin with the password {password} (shown only this once)."
+
+
 def introduction(it: Running, host: str) -> str:
     """What a person is told once everything runs."""
     lines = ["", f"Runyard is ready: {it.address}"]
     if it.password:
-        lines.append(f"Log in as admin with the password {it.password} (shown only this once).")
+        lines.append(first_password(it.password))
     if host in EVERYWHERE and "RUNYARD_ALLOWED_HOSTS" not in os.environ:
         lines.append(
             f"It listens at every address, but answers only to {', '.join(settings.ALLOWED_HOSTS)};"
@@ -188,22 +204,11 @@ def _start_servers(home: Home, supervisor: Supervisor, log: Log) -> None:
         postgres.create_database()
 
 
-def _first_rows(workspace: str) -> str | None:
-    # What a fresh installation holds is the business of `workspaces`, above this app.
-    from apps.workspaces.services import ensure_workspace, first_admin
-
-    ensure_workspace(workspace)
-    return first_admin()
-
-
 def _programs(listener: int, workers: int) -> list[Program]:
     """Web, workers and beat, as docker-compose.yml runs them too."""
     # Celery warns of root at each start. What runs people's code is the job, as another user.
     about_root = "-Wignore:You're running the worker with superuser privileges"
     celery = [sys.executable, about_root, "-m", "celery", "--quiet", "--app=config"]
-    pool = ["--pool=threads", f"--concurrency={settings.WORKER_SLOTS}"]
-    lonely = ["--without-mingle", "--without-gossip", "--loglevel=INFO"]
-    schedule = "--scheduler=django_celery_beat.schedulers:DatabaseScheduler"
     names = ["worker"] if workers == 1 else [f"worker-{n + 1}" for n in range(workers)]
     return [
         Program(
@@ -216,14 +221,16 @@ def _programs(listener: int, workers: int) -> list[Program]:
         *(
             Program(
                 name,
-                [*celery, "worker", *pool, *lonely, f"--hostname={name}@%h"],
+                [*celery, "worker", "--without-mingle", "--without-gossip", f"-n{name}@%h"],
                 _environment("worker"),
                 # It first gives the jobs that it runs their own time to end.
-                stop_seconds=settings.STOP_GRACE_SECONDS + 10,
+                stop_seconds=settings.STOP_GRACE_SECONDS + 30,
             )
             for name in names
         ),
-        Program("beat", [*celery, "beat", schedule, "--loglevel=INFO"], _environment("beat")),
+        # Not SIGTERM: Celery then writes to the database from within the signal's handler, and
+        # waits for ever where it was just talking to it. It has nothing to keep.
+        Program("beat", [*celery, "beat"], _environment("beat"), stop_signal=signal.SIGHUP),
     ]
 
 

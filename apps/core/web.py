@@ -18,6 +18,7 @@ def main(descriptor: int) -> None:
         "config.asgi:application",
         log_config=None,
         access_log=False,
+        lifespan="off",
         # Streams are open as long as a page is.
         timeout_graceful_shutdown=2,
     )

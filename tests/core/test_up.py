@@ -74,6 +74,7 @@ def test_up_serves_restarts_what_dies_and_leaves_no_process(up, fresh_home):
     assert it.end(signal.SIGINT) == 0
     assert processes_of(fresh_home) == {}
     assert not fresh_home.sockets.exists()
+    assert "does not end" not in it.text
 
     # The password was told once; the next start knows none.
     assert it.password
