@@ -1,1 +1,17 @@
-urlpatterns: list = []
+"""Every address. Each app names whole paths; what lies in a workspace is below /w/<name>/."""
+
+from __future__ import annotations
+
+from django.contrib.auth.views import LoginView
+from django.urls import include, path
+
+from apps.workspaces.views import log_out
+
+urlpatterns = [
+    path("login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("logout/", log_out, name="logout"),
+    path("", include("apps.workspaces.urls")),
+    path("", include("apps.nodes.urls")),
+    path("", include("apps.workflows.urls")),
+    path("", include("apps.runs.urls")),
+]

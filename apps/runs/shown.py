@@ -1,0 +1,375 @@
+"""What the pages of runs show, read in few queries whatever the number of rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from django.db import connection
+from django.db.models import Count, QuerySet
+from django.utils import timezone
+
+from apps.engine.states import ACTIVE, RUN_ENDED, AttemptState, Hold, NodeState, RunState
+from apps.runs.models import Attempt, NodeRun, Output, Run
+from apps.workflows.drawing import COMPACT, Drawing, draw
+from apps.workspaces.models import ResourceQueue
+
+NOT_RUN = "notrun"
+FORCED = "forced"
+#: The order in which states are counted out.
+ORDER = ("succeeded", "failed", "running", "retrying", "queued", "pending", "stopped", "cancelled")
+
+
+# --- lists ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Past:
+    """One bar of a row of bars."""
+
+    pk: int
+    state: str
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A past run drawn: a rectangle in a row of 24 px."""
+
+    past: Past
+    x: int
+    y: float
+    height: float
+
+
+def last_runs(workflow_ids: Iterable[int], *, count: int = 30) -> dict[int, list[Past]]:
+    """The newest runs of each workflow, oldest first, in one query that reads no more of them."""
+    ids = list(workflow_ids)
+    found: dict[int, list[Past]] = {pk: [] for pk in ids}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT w.id, r.id, r.state, extract(epoch FROM r.ended_at - r.started_at)
+            FROM unnest(%s::bigint[]) AS w (id)
+            CROSS JOIN LATERAL (
+                SELECT id, state, started_at, ended_at FROM runs_run
+                WHERE workflow_id = w.id AND trigger <> 'debug' ORDER BY id DESC LIMIT %s
+            ) AS r
+            ORDER BY r.id
+            """,
+            [ids, count],
+        )
+        for workflow, pk, state, seconds in cursor.fetchall():
+            found[workflow].append(Past(pk, state, None if seconds is None else float(seconds)))
+    return found
+
+
+def bars_of(past: Sequence[Past]) -> list[Bar]:
+    """Bars as high as the runs were long."""
+    longest = max((each.seconds or 0 for each in past), default=0) or 1
+    bars = []
+    for n, each in enumerate(past):
+        share = 0.5 if each.seconds is None else max(each.seconds / longest, 0.2)
+        height = round(18 * share, 1)
+        bars.append(Bar(each, n * 4, round(19 - height, 1), height))
+    return bars
+
+
+def counts_of(past: Sequence[Past]) -> list[tuple[str, int]]:
+    """(state, how many), in the usual order, zeros left out."""
+    found = Counter(each.state for each in past)
+    return [(state, found[state]) for state in ORDER if found[state]]
+
+
+@dataclass(frozen=True)
+class Share:
+    state: str
+    x: float
+    width: float
+
+
+def shares_of(counts: Sequence[tuple[str, int]]) -> list[Share]:
+    """A bar of 100 divided as the counts are; a share under 5 % still gets 5."""
+    total = sum(count for _, count in counts) or 1
+    raw = [max(100 * count / total, 5.0) for _, count in counts]
+    shares, x = [], 0.0
+    for (state, _), width in zip(counts, raw, strict=True):
+        width *= 100 / sum(raw)
+        shares.append(Share(state, round(x, 2), round(width, 2)))
+        x += width
+    return shares
+
+
+def with_line(queues: QuerySet[ResourceQueue]) -> list[ResourceQueue]:
+    """Queues with how many nodes run and wait in each (`running`, `waiting`, `percent`)."""
+    rows = list(queues)
+    found: dict[tuple[int, str], int] = {
+        (row["queue"], row["state"]): row["n"]
+        for row in NodeRun.objects.filter(
+            queue__in=rows, state__in=[NodeState.QUEUED, NodeState.RUNNING]
+        )
+        .values("queue", "state")
+        .annotate(n=Count("pk"))
+        .order_by()
+    }
+    for row in rows:
+        row.running = found.get((row.pk, "running"), 0)  # type: ignore[attr-defined]
+        row.waiting = found.get((row.pk, "queued"), 0)  # type: ignore[attr-defined]
+        row.percent = min(round(100 * row.used / row.capacity), 100)  # type: ignore[attr-defined]
+    return rows
+
+
+# --- one run --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of a node's row in the Gantt; x and width in thousandths of the run's time."""
+
+    kind: str  # waiting, pause, or an attempt's state
+    x: float
+    width: float
+
+
+@dataclass
+class NodeShown:
+    """One node as the run page shows it."""
+
+    node: NodeRun
+    mark: str
+    attempts: list[Attempt] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
+    why: str = ""  # one sentence: why it has not run, or does not run yet
+    waited: timedelta | None = None
+    ran: timedelta | None = None
+    x: float = 0
+    y: float = 0
+
+    @property
+    def waited_long(self) -> bool:
+        return self.waited is not None and self.waited > timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class EdgeShown:
+    path: str
+    idle: bool  # nothing has gone along it
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """The first node that failed, and what that means."""
+
+    shown: NodeShown
+    attempt: Attempt | None
+    error_class: str
+    error_rest: str
+    blocked: list[str]
+
+
+@dataclass(frozen=True)
+class RunShown:
+    run: Run
+    nodes: list[NodeShown]
+    edges: list[EdgeShown]
+    drawing: Drawing
+    counts: list[tuple[str, int]]
+    ticks: list[tuple[float, str]]
+    trouble: Trouble | None
+    left: int  # nodes that a rerun of the failed part would run
+    outputs: list[Output]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the graph can be shrunk to its panel's width and still be read."""
+        return self.drawing.width <= 840
+
+    @property
+    def over(self) -> bool:
+        return self.run.state in RUN_ENDED
+
+    def selected(self, wanted: str) -> NodeShown | None:
+        """The node that the side panel shows: the one asked for, else the first that failed,
+        that runs, that has run."""
+        by_key = {shown.node.key: shown for shown in self.nodes}
+        if wanted in by_key:
+            return by_key[wanted]
+        if self.trouble:
+            return self.trouble.shown
+        for states in ({NodeState.RUNNING}, ACTIVE):
+            for shown in self.nodes:
+                if shown.node.state in states:
+                    return shown
+        ran = [shown for shown in self.nodes if shown.attempts]
+        return ran[-1] if ran else next(iter(self.nodes), None)
+
+
+def run_shown(run: Run) -> RunShown:
+    """Everything on the run page but the side panel; three queries.
+
+    `run.state` was read before: a run that ends meanwhile is shown as under way, and so the
+    page asks once more.
+    """
+    now = timezone.now()
+    over = run.state in RUN_ENDED
+    rows = run.nodes.select_related("job_version__job", "queue").order_by("pk")
+    nodes = [NodeShown(node, _mark(node, over)) for node in rows]
+    by_pk = {shown.node.pk: shown for shown in nodes}
+    by_key = {shown.node.key: shown for shown in nodes}
+    for attempt in Attempt.objects.filter(node_run__in=by_pk).order_by("number"):
+        by_pk[attempt.node_run_id].attempts.append(attempt)
+    outputs = list(
+        Output.objects.filter(attempt__node_run__in=by_pk)
+        .select_related("attempt__node_run")
+        .order_by("attempt__node_run", "name")
+    )
+    edges = [(a, b) for a, b in (run.version.graph["edges"] if run.version else [])]
+    upstream: dict[str, list[str]] = {key: [] for key in by_key}
+    for a, b in edges:
+        upstream[b].append(a)
+    for shown in nodes:
+        _time(shown, now)
+        shown.why = _why(shown, run, upstream[shown.node.key], by_key, now)
+    ticks = _gantt(run, nodes, now)
+    drawing = draw(list(by_key), edges, COMPACT)
+    for box in drawing.boxes:
+        by_key[box.key].x, by_key[box.key].y = box.x, box.y
+    counted = Counter(shown.mark for shown in nodes)
+    return RunShown(
+        run=run,
+        nodes=nodes,
+        edges=[
+            EdgeShown(line.path, by_key[line.downstream].node.attempt == 0)
+            for line in drawing.lines
+        ],
+        drawing=drawing,
+        counts=[(mark, n) for mark in (*ORDER, FORCED, NOT_RUN) if (n := counted[mark])],
+        ticks=ticks,
+        trouble=_trouble(nodes, edges, over),
+        left=sum(shown.node.state != NodeState.SUCCEEDED for shown in nodes),
+        outputs=[
+            output for output in outputs if output.attempt.number == output.attempt.node_run.attempt
+        ],
+    )
+
+
+def _mark(node: NodeRun, over: bool) -> str:
+    if node.state == NodeState.PENDING and over:
+        return NOT_RUN
+    if node.state == NodeState.SUCCEEDED and node.forced:
+        return FORCED
+    return str(node.state)
+
+
+def _time(shown: NodeShown, now: datetime) -> None:
+    """How long it waited in its queue, and ran, the last time."""
+    node = shown.node
+    if node.state == NodeState.QUEUED and node.queued_at:
+        shown.waited = now - node.queued_at
+        return
+    if shown.attempts:
+        last = shown.attempts[-1]
+        if node.queued_at and node.queued_at <= last.started_at:
+            shown.waited = last.started_at - node.queued_at
+        shown.ran = (last.ended_at or now) - last.started_at
+
+
+def _why(
+    shown: NodeShown,
+    run: Run,
+    upstream: Sequence[str],
+    by_key: Mapping[str, NodeShown],
+    now: datetime,
+) -> str:
+    node = shown.node
+    lacking = [key for key in upstream if by_key[key].node.state != NodeState.SUCCEEDED]
+    match shown.mark:
+        case "notrun" if lacking:
+            return f"blocked by {', '.join(lacking)}"
+        case "pending" if lacking:
+            return f"waits for {', '.join(lacking)}"
+        case "pending" if run.hold == Hold.PAUSED:
+            return "held back: the run is paused"
+        case "pending" if node.reason:
+            return node.reason
+        case "pending" if run.parallelism:
+            return f"held back: at most {run.parallelism} nodes of this run at once"
+        case "queued":
+            free = max(node.queue.capacity - node.queue.used, 0) / 1000
+            return (
+                f"waits for {node.demand / 1000:g} CU in queue {node.queue.name}, "
+                f"which has {free:g} of {node.queue.capacity / 1000:g} free"
+            )
+        case "retrying" if node.retry_at:
+            seconds = max(round((node.retry_at - now).total_seconds()), 0)
+            return f"attempt {node.attempt + 1} in {seconds} s"
+    return "" if shown.attempts else node.reason
+
+
+#: Marks of the time axis.
+TICKS = 5
+
+
+def _gantt(run: Run, nodes: list[NodeShown], now: datetime) -> list[tuple[float, str]]:
+    """Fill each node's pieces; return the axis: (place, time of day in the page's zone)."""
+    starts = [shown.attempts[0].started_at for shown in nodes if shown.attempts]
+    first = min([run.started_at or run.created_at, *starts])
+    ends = [a.ended_at or now for shown in nodes for a in shown.attempts]
+    last = max([run.ended_at or now, *ends, first + timedelta(seconds=1)])
+    whole = (last - first).total_seconds()
+
+    def piece(kind: str, start: datetime, end: datetime) -> Piece:
+        x = max((start - first).total_seconds() / whole * 1000, 0)
+        width = (end - start).total_seconds() / whole * 1000
+        return Piece(kind, round(x, 1), round(max(width, 4), 1))
+
+    for shown in nodes:
+        node, previous = shown.node, None
+        if node.queued_at and node.state == NodeState.QUEUED:
+            shown.pieces.append(piece("waiting", max(node.queued_at, first), now))
+        elif shown.attempts and node.queued_at and node.queued_at >= first:
+            begun = shown.attempts[-1].started_at
+            if begun - node.queued_at > timedelta(seconds=whole / 500):
+                shown.pieces.append(piece("waiting", node.queued_at, begun))
+        for attempt in shown.attempts:
+            if previous and previous.ended_at and len(shown.attempts) < 50:
+                shown.pieces.append(piece("pause", previous.ended_at, attempt.started_at))
+            state = "failed" if attempt.state == AttemptState.LOST else attempt.state
+            shown.pieces.append(piece(state, attempt.started_at, attempt.ended_at or now))
+            previous = attempt
+    form = "%H:%M" if whole >= 300 else "%H:%M:%S"
+    return [
+        (
+            1000 * n / TICKS,
+            timezone.localtime(first + timedelta(seconds=whole * n / TICKS)).strftime(form),
+        )
+        for n in range(TICKS)
+    ]
+
+
+def _trouble(
+    nodes: Sequence[NodeShown], edges: Sequence[tuple[str, str]], over: bool
+) -> Trouble | None:
+    failed = [shown for shown in nodes if shown.node.state == NodeState.FAILED]
+    if not failed:
+        return None
+    first = min(failed, key=lambda shown: shown.node.ended_at or timezone.now())
+    attempt = first.attempts[-1] if first.attempts else None
+    line = (attempt.error_line if attempt else "") or first.node.reason
+    if not line and attempt and attempt.log_tail.strip():
+        line = attempt.log_tail.strip().splitlines()[-1]
+    head, colon, rest = line.partition(":")
+    named = bool(colon) and len(head) < 120 and " " not in head.strip()
+    return Trouble(
+        shown=first,
+        attempt=attempt,
+        error_class=head if named else "",
+        error_rest=(colon + rest) if named else line,
+        blocked=[shown.node.key for shown in nodes if shown.mark == NOT_RUN],
+    )
+
+
+def is_live(run: Run) -> bool:
+    return run.state in (RunState.PENDING, RunState.RUNNING)

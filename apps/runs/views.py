@@ -1,0 +1,372 @@
+"""Pages of runs: the list, one run live, a node's log, outputs, stop and rerun."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import posixpath
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.contrib import messages
+from django.db import connection
+from django.db.models import QuerySet
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    JsonResponse,
+    StreamingHttpResponse,
+)
+from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
+from django.views.decorators.http import require_POST, require_safe
+
+from apps.core.http import download, go
+from apps.core.paging import newest_first
+from apps.engine.roles import Permission
+from apps.engine.states import ENDED, RUN_ENDED, RunState, Trigger
+from apps.nodes.kinds.registry import kinds
+from apps.nodes.services.files import open_blob
+from apps.runs.log_text import opening, text_from
+from apps.runs.logs import AttemptLog, log_of
+from apps.runs.models import Attempt, NodeRun, Output, Run
+from apps.runs.output_pages import TYPES, OutputPart, part_of
+from apps.runs.services.rerun import rerun, rerun_failed
+from apps.runs.services.stop import stop_node, stop_run
+from apps.runs.shown import run_shown
+from apps.workspaces.access import Request, may, require
+
+#: A stream ends by itself after this long, and the page opens the next one.
+STREAM_SECONDS = 600.0
+#: Between two looks at a log's file, and at the database.
+LOOK_SECONDS = 0.4
+ASK_SECONDS = 1.0
+#: Sent where nothing happens, so that proxies and the server see a page that has gone.
+PING_SECONDS = 15.0
+
+
+def _runs(request: Request) -> QuerySet[Run]:
+    mine: QuerySet[Run] = Run.objects.visible_to(request.user)
+    return mine.filter(workspace=request.workspace)
+
+
+def _run(request: Request, pk: int) -> Run:
+    rows = _runs(request).select_related("version", "workflow", "job", "created_by", "rerun_of")
+    return get_object_or_404(rows, pk=pk)
+
+
+def _node(request: Request, pk: int, node: int) -> NodeRun:
+    rows = NodeRun.objects.filter(run__in=_runs(request).filter(pk=pk))
+    return get_object_or_404(rows.select_related("run", "job_version__job", "queue"), pk=node)
+
+
+@require_safe
+def runs(request: Request, workspace: str) -> HttpResponse:
+    """All runs, newest first. Filters are in the address."""
+    rows = _runs(request).select_related("created_by", "version")
+    state, trigger = request.GET.get("state", ""), request.GET.get("trigger", "")
+    wanted = request.GET.get("q", "").strip()
+    if state == "open":
+        rows = rows.filter(state__in=[RunState.PENDING, RunState.RUNNING])
+    elif state in list(RunState):
+        rows = rows.filter(state=state)
+    if trigger in list(Trigger):
+        rows = rows.filter(trigger=trigger)
+    if wanted:
+        rows = rows.filter(name__icontains=wanted)
+    before = request.GET.get("before", "")
+    context = {
+        "page": newest_first(rows, before),
+        "state": state,
+        "trigger": trigger,
+        "q": wanted,
+        "triggers": list(Trigger),
+        "filtered": bool(state or trigger or wanted),
+        "nav": "runs",
+        "live": not before,
+    }
+    template = "runs/_list.html" if request.htmx else "runs/list.html"
+    return render(request, template, context)
+
+
+# --- one run --------------------------------------------------------------------------------
+
+
+@require_safe
+def run(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """The run page. Its live part asks for itself again until the run is over."""
+    row = _run(request, pk)
+    shown = run_shown(row)
+    selected = shown.selected(request.GET.get("node", ""))
+    context: dict[str, Any] = {
+        "shown": shown,
+        "run": row,
+        "selected": selected,
+        "outputs": _parts(request, row, shown.outputs),
+        "rights": {
+            "operate": may(request, Permission.OPERATE),
+            "run": may(request, Permission.RUN),
+        },
+        "nav": "runs",
+        "labels": {name: each.label for name, each in kinds().items()},
+    }
+    if request.htmx:
+        return render(request, "runs/_live.html", context | {"apart": True})
+    context["previous"], context["next"] = _beside(row)
+    if selected:
+        context |= _panel(request, selected.node)
+    return render(request, "runs/run.html", context)
+
+
+def _beside(run: Run) -> tuple[Run | None, Run | None]:
+    """The runs of the same workflow, or of the same job, before and after this one."""
+    mine = {"workflow": run.workflow_id} if run.workflow_id else {"job": run.job_id}
+    rows = Run.objects.filter(**mine).only("state")
+    return (
+        rows.filter(pk__lt=run.pk).order_by("-pk").first(),
+        rows.filter(pk__gt=run.pk).order_by("pk").first(),
+    )
+
+
+def _parts(request: Request, run: Run, outputs: list[Output]) -> list[OutputPart]:
+    """Texts before tables: what a job says is read before what it counts."""
+    urls: dict[int, dict[str, str]] = {}
+    for output in outputs:
+        here = [request.workspace.name, run.pk, output.pk]
+        urls.setdefault(output.attempt_id, {})[output.name] = reverse("runs:output", args=here)
+    parts = [part_of(output, urls[output.attempt_id]) for output in outputs]
+    embedded = {
+        url
+        for part in parts
+        for url in urls[part.output.attempt_id].values()
+        if f'src="{url}"' in part.html
+    }
+    order = ("markdown", "picture", "table", "text", "none")
+    shown = [part for part in parts if part.url not in embedded]
+    return sorted(shown, key=lambda part: order.index(part.kind))
+
+
+def _panel(request: Request, node: NodeRun) -> dict[str, Any]:
+    """What the side panel shows of a node. Without `attempt` in the address: the newest."""
+    attempts = list(node.attempts.order_by("number"))
+    wanted = request.GET.get("attempt", "")
+    chosen = next((a for a in attempts if str(a.number) == wanted), None)
+    attempt = chosen or (attempts[-1] if attempts else None)
+    tab = request.GET.get("tab", "log")
+    context: dict[str, Any] = {
+        "node": node,
+        "attempts": attempts,
+        "attempt": attempt,
+        "pinned": chosen is not None,
+        "tab": tab if tab in ("log", "code", "details") else "log",
+        "kind_label": kinds()[node.job_version.kind].label
+        if node.job_version.kind in kinds()
+        else node.job_version.kind,
+        "node_over": node.state in ENDED or node.run.state in RUN_ENDED,
+    }
+    if attempt and context["tab"] == "log":
+        log = log_of(node.run_id, node.pk, attempt.number)
+        context["log_from"], context["log_line"] = opening(log)
+    return context
+
+
+@require_safe
+def node(request: Request, workspace: str, pk: int, node: int) -> HttpResponse:
+    """A node's panel. Its head asks for itself; when a new attempt has begun, all is new."""
+    row = _node(request, pk, node)
+    context = {"run": row.run, **_panel(request, row), "nav": "runs"}
+    context["rights"] = {"operate": may(request, Permission.OPERATE)}
+    if request.GET.get("part") == "head":
+        attempt = context["attempt"]
+        number = str(attempt.number) if attempt else ""
+        if number == request.GET.get("shown", ""):
+            return render(request, "runs/_node_head.html", context)
+        response = render(request, "runs/_node.html", context)
+        response["HX-Retarget"], response["HX-Reswap"] = "#oc-node", "outerHTML"
+        return response
+    if request.htmx:
+        return render(request, "runs/_node.html", context)
+    return render(request, "runs/node.html", context)
+
+
+@require_POST
+def stop(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = _run(request, pk)
+    require(request, Permission.OPERATE)
+    stop_run(row, user=request.user)
+    return go(request, reverse("runs:run", args=[workspace, pk]))
+
+
+@require_POST
+def stop_one(request: Request, workspace: str, pk: int, node: int) -> HttpResponse:
+    row = _node(request, pk, node)
+    require(request, Permission.OPERATE)
+    stop_node(row, user=request.user)
+    return go(request, f"{reverse('runs:run', args=[workspace, pk])}?node={row.key}")
+
+
+@require_POST
+def rerun_all(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = _run(request, pk)
+    require(request, Permission.RUN if row.workflow_id else Permission.EDIT_JOB)
+    again = rerun(row, user=request.user)
+    messages.success(request, f"Run {again.pk} runs everything of run {pk} again.")
+    return go(request, reverse("runs:run", args=[workspace, again.pk]))
+
+
+@require_POST
+def rerun_rest(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = _run(request, pk)
+    require(request, Permission.OPERATE)
+    names = rerun_failed(row, user=request.user)
+    messages.success(request, f"Runs again: {', '.join(names)}.")
+    return go(request, reverse("runs:run", args=[workspace, pk]))
+
+
+@require_safe
+def output(request: Request, workspace: str, pk: int, output: int) -> HttpResponseBase:
+    """An output's bytes. A picture is shown as one; all else is a download."""
+    mine = _runs(request).filter(pk=pk)
+    row = get_object_or_404(Output.objects.filter(attempt__node_run__run__in=mine), pk=output)
+    suffix = posixpath.splitext(row.name)[1].lower()
+    try:
+        with open_blob(row.sha256) as stored:
+            content = stored.read()  # 20 MiB at most
+    except FileNotFoundError:
+        raise Http404 from None
+    kind = TYPES.get(suffix, "application/octet-stream")
+    response = download(content, row.name, content_type=kind, inline=suffix in TYPES)
+    response["Cache-Control"] = "private, max-age=86400, immutable"
+    return response
+
+
+# --- logs -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """What a stream follows."""
+
+    run: int
+    node: int
+    attempt: int
+    log: AttemptLog
+
+
+def _watched(request: Request, pk: int, node: int) -> _Watched:
+    """Raises Http404 for a stranger, and for an attempt that there is not."""
+    number = request.GET.get("attempt", "")
+    rows = Attempt.objects.filter(node_run=node, node_run__run=pk, node_run__run__in=_runs(request))
+    attempt = rows.filter(number=int(number) if number.isdecimal() else 0).first()
+    if attempt is None:
+        raise Http404
+    return _Watched(pk, node, attempt.number, log_of(pk, node, attempt.number))
+
+
+def _watched_for_long(request: Request, pk: int, node: int) -> _Watched:
+    """As above, and the request's connection goes back to the pool: a stream is open as long
+    as a page is, and there are more pages than connections."""
+    try:
+        return _watched(request, pk, node)
+    finally:
+        connection.close_if_unusable_or_obsolete()
+
+
+def _offset(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < 19 else 0
+
+
+def _ended(watched: _Watched) -> bool:
+    """Whether nothing more can be written. To be asked before the file is read: in that order,
+    "ended and nothing new" means that nothing new will come."""
+    rows = Attempt.objects.filter(node_run=watched.node, number=watched.attempt)
+    return bool(rows.values_list("ended_at", flat=True).get())
+
+
+@require_safe
+def log(request: Request, workspace: str, pk: int, node: int) -> HttpResponse:
+    """The next stretch as JSON, for pages that no stream gets through to."""
+    watched = _watched(request, pk, node)
+    ended = _ended(watched)
+    offset = _offset(request.GET.get("from", ""))
+    found = text_from(watched.log, offset, ended=ended)
+    data = {"from": found.start, "to": found.next, "text": found.text}
+    return JsonResponse({**data, "ended": ended and found.next >= watched.log.size()})
+
+
+@require_safe
+async def stream(request: HttpRequest, workspace: str, pk: int, node: int) -> HttpResponseBase:
+    """Server-sent events of one attempt: `log` (id: the offset behind it), `state` when the
+    run has moved, `end` when nothing more will come. Goes on where Last-Event-ID says."""
+    watched = await sync_to_async(_watched_for_long)(request, pk, node)
+    offset = _offset(request.headers.get("Last-Event-ID") or request.GET.get("from", ""))
+    response = StreamingHttpResponse(_events(watched, offset), content_type="text/event-stream")
+    response["Cache-Control"] = "no-store"
+    response["X-Accel-Buffering"] = "no"
+    return response
+
+
+def _look(watched: _Watched) -> tuple[int, bool]:
+    """(the run's revision, whether the attempt has ended), on a connection of its own thread."""
+    try:
+        revision = Run.objects.values_list("revision", flat=True).get(pk=watched.run)
+        return revision, _ended(watched)
+    finally:
+        connection.close()
+
+
+async def _events(watched: _Watched, offset: int) -> AsyncIterator[bytes]:
+    began = asked = said = time.monotonic()
+    look = sync_to_async(_look, thread_sensitive=False)
+    read = sync_to_async(text_from, thread_sensitive=False)
+    revision, ended = await look(watched)
+    yield b"retry: 2000\n\n"
+    while time.monotonic() - began < STREAM_SECONDS:
+        found = await read(watched.log, offset, ended=ended)
+        if found.next > offset:
+            data = {"from": found.start, "to": found.next, "text": found.text}
+            yield _event("log", data, found.next)
+            offset, said = found.next, time.monotonic()
+            continue
+        if ended:
+            yield _event("end", {}, offset)
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+        if time.monotonic() - asked >= ASK_SECONDS:
+            asked = time.monotonic()
+            before, (revision, ended) = revision, await look(watched)
+            if revision != before:
+                yield _event("state", {"revision": revision}, offset)
+                said = asked
+        if time.monotonic() - said >= PING_SECONDS:
+            said = time.monotonic()
+            yield b": still here\n\n"
+
+
+def _event(name: str, data: dict[str, Any], offset: int) -> bytes:
+    return f"id: {offset}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+@require_safe
+async def raw_log(request: HttpRequest, workspace: str, pk: int, node: int) -> HttpResponseBase:
+    """The whole log as it was written, to keep."""
+    watched = await sync_to_async(_watched_for_long)(request, pk, node)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        offset = 0
+        while True:
+            found = await asyncio.to_thread(watched.log.read, offset, 1 << 20)
+            if found.left_out:
+                yield f"\n[{found.left_out:,} bytes were left out here]\n".encode()
+            if not found.data:
+                return
+            yield found.data
+            offset = found.next
+
+    name = f"run-{pk}-node-{node}-attempt-{watched.attempt}.log"
+    return download(chunks(), name, content_type="text/plain; charset=utf-8")

@@ -1,0 +1,330 @@
+"""Pages of workflows: list, draft and its graph, publishing, versions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import QuerySet
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.http import urlencode
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from apps.core.errors import Conflict, FieldFault, Invalid
+from apps.core.http import fragment, go, page
+from apps.core.paging import newest_first
+from apps.engine.roles import Permission
+from apps.engine.states import Trigger
+from apps.nodes.forms import RemarksForm
+from apps.nodes.kinds.registry import kinds
+from apps.nodes.models import Job
+from apps.runs.models import Run
+from apps.runs.services.launch import launch
+from apps.runs.shown import bars_of, counts_of, last_runs, shares_of
+from apps.workflows.drawing import CARD, Drawing, draw
+from apps.workflows.forms import NodeForm, WorkflowForm
+from apps.workflows.models import DraftNode, Workflow
+from apps.workflows.services.drafting import (
+    add_node,
+    create_workflow,
+    delete_workflow,
+    edit_node,
+    edit_workflow,
+    remove_node,
+)
+from apps.workflows.services.publishing import draft_faults
+from apps.workflows.services.publishing import publish as publish_workflow
+from apps.workspaces.access import Request, require
+
+#: What a list shows at once; the search narrows it.
+LIST_LIMIT = 200
+
+
+def _workflows(request: Request) -> QuerySet[Workflow]:
+    mine: QuerySet[Workflow] = Workflow.objects.visible_to(request.user)
+    return mine.filter(workspace=request.workspace, deleted_at=None)
+
+
+def _workflow(request: Request, pk: int) -> Workflow:
+    rows = _workflows(request).select_related("published", "queue")
+    return get_object_or_404(rows, pk=pk)
+
+
+@require_safe
+def start(request: Request, workspace: str) -> HttpResponse:
+    return redirect("workflows:list", workspace)
+
+
+@require_safe
+def workflows(request: Request, workspace: str) -> HttpResponse:
+    wanted = request.GET.get("q", "").strip()
+    rows = _workflows(request).select_related("published", "queue", "created_by")
+    if wanted:
+        rows = rows.filter(name__icontains=wanted)
+    rows = rows.defer("published__graph")
+    found = list(rows[: LIST_LIMIT + 1])
+    past = last_runs(row.pk for row in found[:LIST_LIMIT])
+    shown = [
+        {
+            "workflow": row,
+            "counts": (counts := counts_of(past[row.pk])),
+            "shares": shares_of(counts),
+            "bars": bars_of(past[row.pk]),
+            "last": past[row.pk][-1] if past[row.pk] else None,
+        }
+        for row in found[:LIST_LIMIT]
+    ]
+    context = {"rows": shown, "q": wanted, "more": len(found) > LIST_LIMIT, "nav": "workflows"}
+    template = "workflows/_list.html" if request.htmx else "workflows/list.html"
+    return render(request, template, context)
+
+
+@require_http_methods(["GET", "POST"])
+def create(request: Request, workspace: str) -> HttpResponse:
+    require(request, Permission.EDIT_WORKFLOW)
+    queues = request.workspace.queues.filter(production=True)
+    initial = {
+        "retries": 0,
+        "retry_interval_seconds": 60,
+        "strategy": "continue",
+        "queue": queues.filter(name="root_queue").values_list("pk", flat=True).first(),
+    }
+    form = WorkflowForm(request.workspace, request.POST or None, initial=initial)
+    if form.is_valid():
+        try:
+            row = create_workflow(request.workspace, user=request.user, **form.settings())
+        except Invalid as error:
+            form.add_faults(error)
+        except Conflict as error:
+            form.add_error("name", str(error))
+        else:
+            return go(request, reverse("workflows:workflow", args=[workspace, row.pk]))
+    context = {"form": form, "heading": "Create workflow", "nav": "workflows"}
+    return fragment(request, "workflows/_create.html", context)
+
+
+# --- the draft ------------------------------------------------------------------------------
+
+
+@dataclass
+class Card:
+    """A node on the draft's drawing."""
+
+    node: DraftNode
+    x: float = 0
+    y: float = 0
+    fault: str = ""
+
+    @property
+    def settings(self) -> str:
+        """One line of what is set on the node itself."""
+        parts = [self.node.queue.name if self.node.queue else ""]
+        if self.node.job_version_number:
+            parts.append(f"v{self.node.job_version_number} pinned")
+        if self.node.retries:
+            parts.append(f"{self.node.retries} retries")
+        if self.node.timeout_seconds:
+            parts.append(f"{self.node.timeout_seconds} s")
+        return ", ".join(part for part in parts if part)
+
+
+def _canvas(workflow: Workflow) -> dict[str, Any]:
+    nodes = list(workflow.nodes.select_related("job__published", "queue").order_by("pk"))
+    edges = list(workflow.edges.values_list("upstream__name", "downstream__name"))
+    faults = draft_faults(workflow) if nodes else []
+    cards = {node.name: Card(node) for node in nodes}
+    drawing: Drawing = draw(list(cards), edges, CARD)
+    for box in drawing.boxes:
+        cards[box.key].x, cards[box.key].y = box.x, box.y
+    for fault in faults:
+        if fault.field in cards:
+            cards[fault.field].fault = _short(fault, fault.field)
+    return {
+        "cards": list(cards.values()),
+        "drawing": drawing,
+        "faults": faults,
+    }
+
+
+def _short(fault: FieldFault, name: str) -> str:
+    """A fault without the words that its place says already."""
+    return fault.message.removeprefix(f"node {name!r}: ")
+
+
+@require_safe
+def workflow(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """The draft's graph, and the panel of the node that the address names."""
+    row = _workflow(request, pk)
+    context = {
+        "workflow": row,
+        "nav": "workflows",
+        "tab": "graph",
+        "labels": {name: each.label for name, each in kinds().items()},
+        **_canvas(row),
+    }
+    return page(request, "workflows/workflow.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def node(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """The panel of one node: `?name=` edits that one, without it a new one is added."""
+    row = _workflow(request, pk)
+    if request.method == "POST":
+        require(request, Permission.EDIT_WORKFLOW)
+    name = request.GET.get("name", "")
+    old = get_object_or_404(row.nodes.select_related("job"), name=name) if name else None
+    others = [other for other in row.nodes.order_by("name") if other != old]
+    initial = {"revision": row.revision, **(NodeForm.values_of(old) if old else {})}
+    if not old and request.GET.get("after"):
+        initial["upstream"] = [request.GET["after"]]
+    form = NodeForm(row, others, request.POST or None, initial=initial)
+    if form.is_valid():
+        revision = form.cleaned_data["revision"]
+        try:
+            if old:
+                saved = edit_node(row, old.name, form.settings(), revision=revision)
+            else:
+                saved = add_node(row, form.settings(), revision=revision)
+        except Invalid as error:
+            form.add_faults(error)
+        except Conflict as error:
+            form.add_error(None, str(error))
+        else:
+            here = reverse("workflows:workflow", args=[workspace, pk])
+            messages.success(request, f"{'Saved' if old else 'Added'} node {saved.name}.")
+            return go(request, f"{here}?{urlencode({'node': saved.name})}" if old else here)
+    jobs: QuerySet[Job] = Job.objects.visible_to(request.user)
+    published = jobs.filter(workspace=request.workspace, published__isnull=False)
+    context = {
+        "workflow": row,
+        "node": old,
+        "form": form,
+        "taken": json.dumps([other.name for other in others]),
+        "published": published.values_list("path", "kind")[:1000],
+        "labels": {kind: each.label for kind, each in kinds().items()},
+        "heading": f"Node {old.name}" if old else "Add node",
+        "nav": "workflows",
+    }
+    return fragment(request, "workflows/_node.html", context)
+
+
+@require_POST
+def node_remove(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = _workflow(request, pk)
+    require(request, Permission.EDIT_WORKFLOW)
+    name, revision = request.POST.get("node", ""), request.POST.get("revision", "")
+    if not revision.isdecimal():
+        raise Invalid("the request does not say at which revision it began")
+    remove_node(row, name, revision=int(revision))
+    messages.success(request, f"Removed node {name}.")
+    return go(request, reverse("workflows:workflow", args=[workspace, pk]))
+
+
+@require_http_methods(["GET", "POST"])
+def settings(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = _workflow(request, pk)
+    if request.method == "POST":
+        require(request, Permission.EDIT_WORKFLOW)
+    initial = WorkflowForm.values_of(row)
+    form = WorkflowForm(request.workspace, request.POST or None, initial=initial)
+    if form.is_valid():
+        try:
+            revision = form.cleaned_data["revision"] or 0
+            edit_workflow(row, revision=revision, **form.settings())
+        except Invalid as error:
+            form.add_faults(error)
+        except Conflict as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, "Saved the settings. They count when they are published.")
+            return go(request, reverse("workflows:settings", args=[workspace, pk]))
+    context = {"workflow": row, "form": form, "nav": "workflows", "tab": "settings"}
+    return page(request, "workflows/settings.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def publish(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = _workflow(request, pk)
+    require(request, Permission.PUBLISH_WORKFLOW)
+    form = RemarksForm(request.POST or None)
+    if form.is_valid():
+        looked_at = request.POST.get("revision", "")
+        try:
+            version = publish_workflow(
+                row,
+                remarks=form.cleaned_data["remarks"],
+                user=request.user,
+                revision=int(looked_at) if looked_at.isdecimal() else None,
+            )
+        except Invalid as error:
+            form.add_faults(error)
+        except Conflict as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, f"Published {row.name} as v{version.number}.")
+            return go(request, reverse("workflows:workflow", args=[workspace, pk]))
+    context = {
+        "workflow": row,
+        "form": form,
+        "faults": draft_faults(row),
+        "next": (row.published.number or 0) + 1 if row.published else 1,
+        "heading": f"Publish {row.name}",
+        "nav": "workflows",
+    }
+    return fragment(request, "workflows/_publish.html", context)
+
+
+@require_safe
+def versions(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = _workflow(request, pk)
+    found = row.versions.filter(number__isnull=False).select_related("created_by")
+    context = {
+        "workflow": row,
+        "versions": list(found.order_by("-number")[:LIST_LIMIT]),
+        "nav": "workflows",
+        "tab": "versions",
+    }
+    return page(request, "workflows/versions.html", context)
+
+
+@require_safe
+def runs(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = _workflow(request, pk)
+    mine: QuerySet[Run] = Run.objects.visible_to(request.user)
+    found = mine.filter(workflow=row).select_related("created_by", "version")
+    before = request.GET.get("before", "")
+    context = {
+        "workflow": row,
+        "page": newest_first(found, before),
+        "nav": "workflows",
+        "tab": "runs",
+    }
+    template = "runs/_rows.html" if request.htmx else "workflows/runs.html"
+    return render(request, template, context)
+
+
+@require_POST
+def run(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """Run the published version now."""
+    row = _workflow(request, pk)
+    require(request, Permission.RUN)
+    if row.published is None:
+        raise Conflict(f"workflow {row.name!r} is not published; publish it, then run it")
+    [started] = launch(
+        row.published, cycles=[timezone.now()], trigger=Trigger.MANUAL, by=request.user
+    )
+    return go(request, reverse("runs:run", args=[workspace, started.pk]))
+
+
+@require_POST
+def delete(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = _workflow(request, pk)
+    require(request, Permission.EDIT_WORKFLOW)
+    delete_workflow(row)
+    messages.success(request, f"Deleted workflow {row.name}. Its runs stay readable.")
+    return go(request, reverse("workflows:list", args=[workspace]))

@@ -1,0 +1,15 @@
+from django.urls import path
+
+from apps.workspaces import views
+
+app_name = "workspaces"
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("workspaces/", views.workspaces, name="list"),
+    path("workspaces/create/", views.create, name="create"),
+    path("workspaces/switcher/", views.switcher, name="switcher"),
+    path("w/<str:workspace>/queues/", views.queues, name="queues"),
+    path("w/<str:workspace>/queues/create/", views.queue_create, name="queue-create"),
+    path("w/<str:workspace>/queues/<int:pk>/", views.queue, name="queue"),
+    path("w/<str:workspace>/queues/<int:pk>/delete/", views.queue_delete, name="queue-delete"),
+]

@@ -1,0 +1,163 @@
+"""Pages of workspaces and their resource queues; logging out."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.contrib.auth import logout
+from django.contrib.auth.decorators import login_required
+from django.db.models import Count, IntegerField, OuterRef, QuerySet, Subquery, Value
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from apps.core.errors import Conflict, Denied, Invalid
+from apps.core.http import fragment, go, page
+from apps.engine.roles import Permission
+from apps.engine.states import RunState
+from apps.nodes.models import Job
+from apps.runs.models import Run
+from apps.runs.shown import with_line
+from apps.workflows.models import Workflow
+from apps.workspaces.access import Request, require
+from apps.workspaces.forms import QueueForm, WorkspaceForm
+from apps.workspaces.models import ResourceQueue, Workspace
+from apps.workspaces.services import create_queue, create_workspace, delete_queue, edit_queue
+
+
+@require_POST
+def log_out(request: HttpRequest) -> HttpResponse:
+    logout(request)
+    response = redirect("login")
+    # Pages hold customers' data: none of them may be had back from this browser.
+    response["Clear-Site-Data"] = '"cache", "cookies"'
+    return response
+
+
+@login_required
+@require_safe
+def home(request: HttpRequest) -> HttpResponse:
+    """Straight into the workspace, for whoever has just one."""
+    names = list(Workspace.objects.visible_to(request.user).values_list("name", flat=True)[:2])
+    return redirect("workflows:list", names[0]) if len(names) == 1 else redirect("workspaces:list")
+
+
+def _count(rows: QuerySet[object]) -> Coalesce:
+    """How many rows belong to a workspace, counted apart: joins would multiply each other."""
+    counted = rows.filter(workspace=OuterRef("pk")).order_by().values("workspace")
+    number = Subquery(counted.annotate(n=Count("pk")).values("n"), output_field=IntegerField())
+    return Coalesce(number, Value(0))
+
+
+@login_required
+@require_safe
+def workspaces(request: HttpRequest) -> HttpResponse:
+    rows = (
+        Workspace.objects.visible_to(request.user)
+        .annotate(
+            workflow_count=_count(Workflow.objects.filter(deleted_at=None)),
+            job_count=_count(Job.objects.all()),
+            running_count=_count(
+                Run.objects.filter(state__in=[RunState.PENDING, RunState.RUNNING])
+            ),
+        )
+        .order_by("name")
+    )
+    return render(request, "workspaces/list.html", {"workspaces": rows})
+
+
+@login_required
+@require_safe
+def switcher(request: HttpRequest) -> HttpResponse:
+    """The menu behind the workspace's name; fetched when it is first opened."""
+    names = Workspace.objects.visible_to(request.user).order_by("name")
+    context = {
+        "names": names.values_list("name", flat=True),
+        "here": request.GET.get("here"),
+        "heading": "Switch workspace",
+    }
+    return fragment(request, "workspaces/_switcher.html", context)
+
+
+@login_required
+@require_http_methods(["GET", "POST"])
+def create(request: HttpRequest) -> HttpResponse:
+    if not request.user.is_superuser:  # type: ignore[union-attr]
+        raise Denied("only an administrator creates workspaces; ask one")
+    form = WorkspaceForm(request.POST or None)
+    if form.is_valid():
+        try:
+            workspace = create_workspace(**form.cleaned_data, owner=request.user)
+        except Invalid as error:
+            form.add_faults(error)
+        except Conflict as error:
+            form.add_error("name", str(error))
+        else:
+            messages.success(request, f"Created workspace {workspace.name} with its two queues.")
+            return go(request, reverse("workflows:list", args=[workspace.name]))
+    return page(request, "workspaces/create.html", {"form": form})
+
+
+# --- resource queues ------------------------------------------------------------------------
+
+
+def _queues(request: Request) -> QuerySet[ResourceQueue]:
+    mine = ResourceQueue.objects.visible_to(request.user)
+    return mine.filter(workspace=request.workspace)
+
+
+@require_safe
+def queues(request: Request, workspace: str) -> HttpResponse:
+    rows = with_line(_queues(request))
+    template = "workspaces/_queues.html" if request.htmx else "workspaces/queues.html"
+    return render(request, template, {"queues": rows, "nav": "queues"})
+
+
+@require_http_methods(["GET", "POST"])
+def queue_create(request: Request, workspace: str) -> HttpResponse:
+    require(request, Permission.EDIT_QUEUE)
+    initial = {"environments": ["production"], "capacity": 4}
+    form = QueueForm(request.POST or None, initial=initial)
+    if form.is_valid():
+        try:
+            create_queue(request.workspace, **form.settings())  # type: ignore[arg-type]
+        except Invalid as error:
+            form.add_faults(error)
+        except Conflict as error:
+            form.add_error("name", str(error))
+        else:
+            messages.success(request, f"Created queue {form.cleaned_data['name']}.")
+            return go(request, reverse("workspaces:queues", args=[workspace]))
+    context = {"form": form, "heading": "Create queue", "nav": "queues"}
+    return fragment(request, "workspaces/_queue.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def queue(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = get_object_or_404(_queues(request), pk=pk)
+    require(request, Permission.EDIT_QUEUE)
+    form = QueueForm(request.POST or None, initial=QueueForm.values_of(row))
+    form.fields["name"].disabled = True
+    form.fields["name"].help_text = "A queue's name stays."
+    if form.is_valid():
+        settings = form.settings()
+        del settings["name"]
+        try:
+            edit_queue(row, **settings)  # type: ignore[arg-type]
+        except Invalid as error:
+            form.add_faults(error)
+        else:
+            messages.success(request, f"Saved queue {row.name}.")
+            return go(request, reverse("workspaces:queues", args=[workspace]))
+    context = {"form": form, "queue": row, "heading": f"Queue {row.name}", "nav": "queues"}
+    return fragment(request, "workspaces/_queue.html", context)
+
+
+@require_POST
+def queue_delete(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = get_object_or_404(_queues(request), pk=pk)
+    require(request, Permission.EDIT_QUEUE)
+    delete_queue(row)
+    messages.success(request, f"Deleted queue {row.name}.")
+    return go(request, reverse("workspaces:queues", args=[workspace]))
