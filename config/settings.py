@@ -64,6 +64,8 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "apps.core.http.ErrorsMiddleware",
+    "apps.workspaces.access.WorkspaceMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -78,6 +80,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "apps.workspaces.access.rights",
             ]
         },
     }
@@ -195,4 +198,46 @@ LOGGING = {
     "formatters": {"plain": {"format": "%(levelname)s %(name)s: %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"handlers": ["console"], "level": os.environ.get("RUNYARD_LOG_LEVEL", "INFO")},
+    # Lines for each bell, each beat and each start, which would hide the others.
+    "loggers": {
+        "celery.beat": {"level": "WARNING"},
+        "django_celery_beat": {"level": "WARNING"},
+        "uvicorn": {"level": "WARNING"},
+        "celery.app.trace": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
+    },
 }
+
+# --- Celery: config/celery.py ---------------------------------------------------------------
+
+CELERY_BROKER_URL = BROKER_URL
+CELERY_IMPORTS = ["apps.runs.tasks"]
+CELERY_TASK_DEFAULT_QUEUE = "runyard"
+# A queue of its own, so that beats which nobody heard for a while do not stand before a bell.
+CELERY_TASK_ROUTES = {"runs.tick": {"queue": "runyard.tick"}}
+CELERY_TASK_CREATE_MISSING_QUEUES = True
+CELERY_TASK_QUEUES: dict[str, dict[str, str]] = {"runyard": {}, "runyard.tick": {}}
+# A message is a hint: acknowledged at once, lost without harm, and nobody reads results.
+CELERY_TASK_ACKS_LATE = False
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_SERIALIZER = "json"
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+# Else a busy worker keeps bells for itself that an idle one could answer.
+CELERY_WORKER_DISABLE_PREFETCH = True
+CELERY_WORKER_POOL = "threads"
+CELERY_WORKER_CONCURRENCY = 4
+CELERY_WORKER_SEND_TASK_EVENTS = False
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_max": 0.2}
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 3600,
+    "socket_timeout": 10,
+    "socket_connect_timeout": 3,
+    "socket_keepalive": True,
+    "health_check_interval": 25,
+}
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_BEAT_SCHEDULE = {"runs.tick": {"task": "runs.tick", "schedule": 1.0}}

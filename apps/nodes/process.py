@@ -79,7 +79,7 @@ def probe(base: int, folders: Iterable[Path], interpreter: str) -> Identity:
                     check=False,
                 )
                 if tried.returncode:
-                    said = tried.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+                    said = tried.stderr.decode(errors="replace").strip().rpartition(": ")[2]
                     return Identity(None, f"user {base} cannot {what}: {said}")
         finally:
             shutil.rmtree(mine, ignore_errors=True)
@@ -227,6 +227,17 @@ def marks_of(pid: int) -> tuple[str, str] | None:
     if worker is None or attempt is None:
         return None
     return worker.decode(errors="replace"), attempt.decode(errors="replace")
+
+
+def kill_all_of(worker: str) -> int:
+    """Kill every process that carries this worker's mark; how many there were."""
+    count = 0
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        if name.isdigit() and (marks_of(int(name)) or ("", ""))[0] == worker:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(int(name), signal.SIGKILL)
+                count += 1
+    return count
 
 
 @dataclass

@@ -15,12 +15,15 @@ from kombu.exceptions import OperationalError
 log = logging.getLogger(__name__)
 
 
-def ring(bells: Mapping[int, int]) -> None:
-    """Wake `n` workers for each resource queue, at once. Outside a transaction only."""
+def ring(bells: Mapping[int, int], *, passed: int = 0) -> None:
+    """Wake `n` workers for each resource queue, at once. Outside a transaction only.
+
+    `passed`: how many full workers have handed this bell on.
+    """
     try:
         for queue_id, n in bells.items():
             for _ in range(n):
-                current_app.send_task("runs.execute", args=[queue_id], ignore_result=True)
+                current_app.send_task("runs.execute", args=[queue_id, passed], ignore_result=True)
     except (OperationalError, OSError) as error:
         log.warning("no ring: the broker does not answer (%s); workers look every 2 s", error)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,6 @@ TAIL_BYTES = 4096
 _BLOCK = 4096
 _CHUNK = 1 << 20
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1  # fallocate(2)
-_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])")
 
 
 @dataclass(frozen=True)
@@ -174,15 +172,6 @@ class Reader:
                 self.each(data)
             if len(data) < _CHUNK:
                 return  # the end, but for what came this very moment
-
-
-def last_line(tail: str) -> str:
-    """The last line that says something, without colours, for people who ask why it failed."""
-    for line in reversed(tail.splitlines()):
-        plain = _ESCAPES.sub("", line).strip()
-        if plain:
-            return plain[:500]
-    return ""
 
 
 def _punch(handle: int, offset: int, length: int) -> None:

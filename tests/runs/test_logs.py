@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from apps.runs import logs
-from apps.runs.logs import AttemptLog, Reader, Stretch, last_line
+from apps.runs.logs import AttemptLog, Reader, Stretch
 
 KIB = 1024
 
@@ -145,20 +145,6 @@ def test_reader_counts_lines_and_hands_on_all_bytes(log, handle, text, lines):
         reader.advance()
 
     assert (reader.lines, reader.position, bytes(seen)) == (lines, len(text), text)
-
-
-@pytest.mark.parametrize(
-    ("tail", "line"),
-    [
-        pytest.param("", "", id="empty log"),
-        pytest.param("Traceback\nValueError: no\n\n  \n", "ValueError: no", id="blank end"),
-        pytest.param("\x1b[31mred\x1b[0m\n", "red", id="colours"),
-        pytest.param("\x1b]8;;http://x\x07link\x1b]8;;\x07\n", "link", id="hyperlink"),
-        pytest.param("x" * 900, "x" * 500, id="long line"),
-    ],
-)
-def test_last_line_says_why(tail, line):
-    assert last_line(tail) == line
 
 
 def test_full_disk_fails_the_job_and_not_the_log(tmp_path):

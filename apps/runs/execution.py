@@ -1,0 +1,434 @@
+"""One attempt on this machine, from its claim to its outcome: folder, child, log.
+
+A slot's thread calls `run`, which blocks until the child has ended. The worker's other threads
+meanwhile call `look`, `end`, `release` and `lose`: they only signal the child and leave word,
+and what follows is said by the slot.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connection
+
+from apps.engine.retry import RetryPolicy, retry_delay
+from apps.engine.states import NodeState
+from apps.nodes import python_environments as pythons
+from apps.nodes.kinds.base import CannotStart, Command, Context, Kind, Spark, write_files
+from apps.nodes.kinds.registry import UnknownKind, kind
+from apps.nodes.last_error import last_error_line
+from apps.nodes.process import WORKER, Child, Identity, Strays, exit_reason, hand_over, start
+from apps.nodes.spark import SparkTrace, find_spark
+from apps.runs.guard import Guard, now
+from apps.runs.logs import TAIL_BYTES, AttemptLog, Reader, log_of
+from apps.runs.services.hot_path import Claim, Outcome
+from apps.runs.services.outputs import store_outputs
+from apps.runs.services.prepare import (
+    Prepared,
+    fetch_file,
+    keep_python_lock,
+    prepare,
+    python_lock,
+    spark_master,
+)
+
+logger = logging.getLogger(__name__)
+
+#: How much of a failed log's end is searched for the line that says why.
+_ERROR_BYTES = 64 * 1024
+#: With less room than this the disk of the logs counts as full.
+_FULL_BYTES = 1 << 20
+
+Answer = TypeVar("Answer")
+
+
+def insist(call: Callable[[], Answer], patient: Callable[[], bool]) -> Answer:
+    """Ask the database again, over a new connection, for as long as `patient` says so.
+
+    For calls that may be repeated. A lost connection, a restart and a deadlock are all
+    OperationalErrors; after each of them the old connection is of no use or of no matter.
+    """
+    pause = 0.05
+    while True:
+        try:
+            return call()
+        except (OperationalError, InterfaceError) as error:
+            connection.close()
+            if not patient():
+                raise
+            logger.warning("the database does not answer (%s); asking again", str(error).strip())
+            time.sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a worker offers each attempt that it runs."""
+
+    worker: str
+    #: Where the attempts' folders lie. The worker's own, passable for all.
+    folder: Path
+    identity: Identity
+    guard: Guard
+    strays: Strays
+
+
+class Execution:
+    """An attempt that this worker holds."""
+
+    def __init__(self, mine: Claim, deadline: float, bench: Bench) -> None:
+        self.mine = mine
+        #: CLOCK_BOOTTIME at which the guard kills the child unless the lease is renewed.
+        self.deadline = deadline
+        #: Set where the lease is gone: nothing may be written any more.
+        self.is_lost = False
+        #: Set where the node goes back to its queue: the worker is to end.
+        self.is_released = False
+        #: Spark's application, newly found and not yet saved: (id, address of its UI).
+        self.news: tuple[str, str] | None = None
+        self.folder = bench.folder / mine.mark
+        self._bench = bench
+        #: Between the start of a child and whoever wants none to start, or it to end.
+        self._lock = threading.Lock()
+        self._child: Child | None = None
+        self._ends_as: NodeState | None = None
+        self._why = ""
+        self._times_out_at: float | None = None
+        self._kill_at: float | None = None
+        #: Between the slot and the supervisor, who both read the log on.
+        self._reading = threading.Lock()
+        self._log: AttemptLog | None = None
+        self._handle = -1
+        self._reader: Reader | None = None
+        self._trace: SparkTrace | None = None
+
+    # --- by the slot ------------------------------------------------------------------------
+
+    def run(self) -> Outcome | None:
+        """Run the attempt and say how it ended; None if that is no longer ours to say."""
+        code: int | None = None
+        fault = ""
+        try:
+            code = self._run()
+        except CannotStart as error:
+            fault = str(error)
+        except (UnknownKind, OSError) as error:
+            fault = f"cannot be started: {error}"
+        except (OperationalError, InterfaceError):
+            return None  # the database was away for longer than the lease
+        except Exception as error:  # a kind may be anyone's code; the reason is shown with the run
+            logger.exception("attempt %s cannot be started", self.mine.mark)
+            fault = f"cannot be started: {type(error).__name__}: {error}"
+        try:
+            return self._outcome(code, fault)
+        finally:
+            with self._reading:
+                handle, self._handle, self._reader = self._handle, -1, None
+            if handle >= 0:
+                os.close(handle)
+
+    def remove_folder(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _run(self) -> int | None:
+        mine = self.mine
+        self._log = log_of(mine.run_id, mine.node_run_id, mine.attempt)
+        self._handle = self._log.open_for_child()
+        prepared = insist(lambda: prepare(mine), self.is_ours)
+        uid = self._bench.identity.uid(prepared.run.workspace_id)
+        if uid is not None:
+            os.fchown(self._handle, uid, uid)
+        what = kind(prepared.job.kind)
+        context = self._context(prepared, what, uid)
+        os.mkdir(self.folder, 0o700)
+        for path, sha256 in prepared.job.files.items():
+            context.files[path].parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fetch_file(sha256, context.files[path])
+        command = what.command(prepared.job.spec, context)
+        reader = Reader(self._handle)
+        if what.needs_spark:
+            self._trace = SparkTrace(command)
+            reader.each = self._follow
+        with self._reading:
+            self._reader = reader
+        code = self._child_of(command, self.folder, uid, timeout=mine.timeout_seconds)
+        if code is not None and not self.is_lost:
+            self._keep_outputs(context)
+        return code
+
+    def _context(self, prepared: Prepared, what: Kind, uid: int | None) -> Context:
+        """What the kind may know; here the job's Python is built, should it need building."""
+        run, job, mine = prepared.run, prepared.job, self.mine
+        user, known = _user(uid, run.workspace_id)
+        context = Context(
+            workspace=run.workspace,
+            workflow=run.workflow,
+            node=mine.key,
+            run=mine.run_id,
+            node_run=mine.node_run_id,
+            attempt=mine.attempt,
+            folder=self.folder,
+            data=_own_folder(settings.HOME.data, run.workspace_id, uid),
+            files={path: self.folder / "files" / path for path in job.files},
+            parameters=run.parameters,
+            cycle=run.cycle,
+            user=user,
+            known_user=known,
+        )
+        if what.needs_spark:
+            master = insist(lambda: spark_master(mine.queue_id), self.is_ours)
+            context = replace(context, master=master, spark=_spark())
+        if any(field.name.startswith("python.") for field in what.fields):
+            python = self._python(job.spec, context, run.workspace_id, uid)
+            context = replace(context, python=python)
+        return context
+
+    def _python(
+        self, spec: Mapping[str, Any], context: Context, workspace_id: int, uid: int | None
+    ) -> Path:
+        wanted = spec.get("python") or {}
+        named = wanted.get("interpreter")
+        interpreter = pythons.check_interpreter(
+            Path(named) if named else pythons.default_interpreter()
+        )
+        requirements = wanted.get("requirements")
+        if not requirements:
+            return interpreter.path
+        root = _own_folder(settings.HOME.environments, workspace_id, uid)
+        digest = pythons.request_digest(interpreter, requirements)
+        lock = insist(lambda: python_lock(digest), self.is_ours)
+        ready = pythons.find(root, interpreter, requirements, lock=lock)
+        if ready is None:
+            # In a folder of its own: what it installs may run code, as the job's user, and we
+            # write into the attempt's folder after it.
+            folder = self.folder.with_name(f"{self.mine.mark}-python")
+            command = pythons.build(
+                root,
+                interpreter,
+                requirements,
+                lock=lock,
+                context=replace(context, folder=folder),
+                environ=os.environ,
+            )
+            try:
+                os.mkdir(folder, 0o700)
+                self._child_of(command, folder, uid, timeout=None)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            ready = pythons.find(root, interpreter, requirements, lock=lock)
+        if ready is None:
+            raise CannotStart("its Python environment could not be built; the log says why")
+        if lock is None:
+            built = ready.lock
+            insist(lambda: keep_python_lock(digest, built), self.is_ours)
+        return ready.python
+
+    def _child_of(
+        self, command: Command, folder: Path, uid: int | None, *, timeout: float | None
+    ) -> int | None:
+        """Run a command in `folder` to its end: its exit code, None if it must not start."""
+        mark, bench = self.mine.mark, self._bench
+        write_files(command)
+        hand_over(folder, uid)
+        env = {**command.env, WORKER: bench.worker}
+        with self._lock:
+            if not self.is_ours():
+                self.is_lost = True
+            if self._ends_as or self.is_released or self.is_lost:
+                return None
+            # Before the start: a worker that dies right after it leaves a child that its
+            # guard knows.
+            bench.guard.opening(mark, self.deadline)
+            try:
+                child = start(command.argv, env=env, cwd=command.cwd, log=self._handle, uid=uid)
+            except OSError:
+                bench.guard.ended(mark)
+                raise
+            bench.guard.started(mark, child.pid)
+            self._child = child
+            if timeout is not None:
+                self._times_out_at = time.monotonic() + timeout
+        child.wait()
+        bench.strays.end(mark)
+        # Told before the leader is reaped: after that its group's id may be anyone's.
+        bench.guard.ended(mark)
+        with self._lock:
+            self._child = self._times_out_at = self._kill_at = None
+        return child.reap()
+
+    def _keep_outputs(self, context: Context) -> None:
+        try:
+            left_out = insist(
+                lambda: store_outputs(self.mine, context.outputs_folder), self.is_ours
+            )
+        except (OSError, ValueError) as error:  # a name may be no text
+            left_out = [f"the outputs could not be kept: {error}"]
+        for line in left_out:
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        """A line of ours in the attempt's log."""
+        try:
+            os.write(self._handle, f"runyard: {line}\n".encode(errors="replace"))
+        except OSError as error:
+            logger.warning("attempt %s: %s: %s", self.mine.mark, line, error)
+
+    def _outcome(self, code: int | None, fault: str) -> Outcome | None:
+        if code is not None and code < 0 and now() >= self.deadline:
+            # Unrenewed for a whole lease: the guard killed it. That is no failure of the node's.
+            self.is_lost = True
+        if self.is_lost or self.is_released:
+            return None
+        reason = self._why or fault or exit_reason(code or 0)
+        if fault and self._handle >= 0:
+            self._say(fault)
+        if self._ends_as is not None and self._ends_as is not NodeState.FAILED:
+            return self._ended(self._ends_as, code, reason)
+        if code == 0 and not reason:
+            return self._ended(NodeState.SUCCEEDED, code, "")
+        if self._log is not None and _is_full(self._log):
+            reason += " (the disk of the logs is full)"
+        mine = self.mine
+        delay = retry_delay(
+            RetryPolicy(mine.retries, mine.retry_interval_seconds),
+            failures=mine.failures + 1,
+            exit_code=code,
+            jitter=random.random(),  # noqa: S311 -- spreads retries, guards nothing
+        )
+        state = NodeState.FAILED if delay is None else NodeState.RETRYING
+        return self._ended(state, code, reason, delay)
+
+    def _ended(
+        self, state: NodeState, code: int | None, reason: str, retry_in: float | None = None
+    ) -> Outcome:
+        size = lines = 0
+        tail = error = ""
+        if self._handle >= 0 and self._log is not None:
+            with self._reading:
+                reader = self._reader = self._reader or Reader(self._handle)
+                reader.advance()
+                self._log.keep_ends(self._handle, settings.LOG_LIMIT_BYTES)
+                size, lines = reader.position, reader.lines
+            tail = self._end_of_log(size, TAIL_BYTES)
+            if state in (NodeState.FAILED, NodeState.RETRYING):
+                error = last_error_line(self._end_of_log(size, _ERROR_BYTES))
+        return Outcome(
+            state=state,
+            exit_code=code,
+            reason=reason.encode(errors="replace").decode(),  # it may name a file that is no text
+            retry_in=retry_in,
+            log_bytes=size,
+            log_lines=lines,
+            log_tail=tail,
+            error_line=error,
+        )
+
+    def _end_of_log(self, size: int, limit: int) -> str:
+        data = os.pread(self._handle, limit, max(size - limit, 0))
+        if size > limit:
+            data = data.partition(b"\n")[2] or data  # no half a line, and no half a character
+        return data.decode(errors="replace")
+
+    # --- by the supervisor ------------------------------------------------------------------
+
+    def is_ours(self) -> bool:
+        """Whether the lease holds, as far as this machine can know."""
+        return not self.is_lost and now() < self.deadline
+
+    def renewed(self, deadline: float) -> None:
+        self.deadline = deadline
+
+    def look(self) -> None:
+        """Time out, kill what did not end in time, read the log on. Once a second."""
+        late = time.monotonic()
+        with self._lock:
+            timed_out = self._times_out_at is not None and late >= self._times_out_at
+            if self._kill_at is not None and late >= self._kill_at and self._child:
+                self._child.signal(signal.SIGKILL)
+        if timed_out:
+            self.end(NodeState.FAILED, f"timed out after {self.mine.timeout_seconds} s")
+        with self._reading:
+            if self._reader is not None and self._log is not None:
+                self._reader.advance()
+                self._log.keep_ends(self._handle, settings.LOG_LIMIT_BYTES)
+
+    def end(self, state: NodeState, why: str) -> None:
+        """Have the child end, now politely, after the grace by force. The first reason counts."""
+        with self._lock:
+            if self._ends_as is None:
+                self._ends_as, self._why = state, why
+                self._ask_to_end(settings.STOP_GRACE_SECONDS)
+
+    def release(self, grace_seconds: float) -> None:
+        """The worker is to end: have the child end, so that the node can be handed back."""
+        with self._lock:
+            self.is_released = True
+            self._ask_to_end(grace_seconds)
+
+    def lose(self) -> None:
+        """The lease is gone: the child is killed, and nothing will be written."""
+        with self._lock:
+            self.is_lost = True
+            if self._child is not None:
+                self._child.signal(signal.SIGKILL)
+
+    def _ask_to_end(self, grace_seconds: float) -> None:
+        self._times_out_at = None
+        if self._child is not None:
+            self._child.signal(signal.SIGTERM)
+            self._kill_at = time.monotonic() + grace_seconds
+
+    def _follow(self, data: bytes) -> None:
+        trace = self._trace
+        if trace is not None and trace.feed(data):
+            self.news = (trace.application_id, trace.ui_url)
+
+
+def _own_folder(above: Path, workspace_id: int, uid: int | None) -> Path:
+    """A folder that belongs to one workspace, in one that belongs to the worker."""
+    folder = above / str(workspace_id)
+    _make_own(folder, uid)
+    return folder
+
+
+@cache
+def _make_own(folder: Path, uid: int | None) -> None:
+    folder.parent.mkdir(mode=0o711, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if uid is not None:
+        os.chown(folder, uid, uid, follow_symlinks=False)
+
+
+@cache
+def _user(uid: int | None, workspace_id: int) -> tuple[str, bool]:
+    """Name of the user that a job runs as, and whether the machine knows it by that name."""
+    try:
+        return pwd.getpwuid(os.geteuid() if uid is None else uid).pw_name, True
+    except KeyError:
+        return f"runyard-{workspace_id}", False
+
+
+@cache
+def _spark() -> Spark:
+    return find_spark(os.environ, settings.HOME.java)
+
+
+def _is_full(log: AttemptLog) -> bool:
+    try:
+        disk = os.statvfs(log.path.parent)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < _FULL_BYTES

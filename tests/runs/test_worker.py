@@ -1,0 +1,367 @@
+"""Real workers on the real database and broker, from a launch to what people see of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from apps.engine.states import NodeState, RunState
+from apps.nodes.services.files import open_blob, put_file
+from apps.runs import doorbell
+from apps.runs.logs import log_of
+from apps.runs.models import Attempt, NodeRun, Output
+from apps.runs.services.stop import stop_node, stop_run
+from apps.workspaces.models import ResourceQueue
+from tests.factories import by_hand, job, published, workspace
+from tests.waiting import until
+from tests.workers import RealWorker, alive, attempts, ended, nodes, ticking
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+
+Start = Callable[..., RealWorker]
+
+
+@pytest.fixture
+def start(home, tmp_path: Path, transactional_db: None) -> Iterator[Start]:
+    """Starts workers; at the end none of them, nor of their processes, is left."""
+    started: list[RealWorker] = []
+
+    def _start(name: str = "w", **settings: object) -> RealWorker:
+        started.append(RealWorker(home, name, tmp_path, **settings))
+        return started[-1]
+
+    yield _start
+    for worker in started:
+        worker.end()
+        print(worker.said())  # shown with a failed test
+        until(lambda worker=worker: not worker.children(), "the end of all children")
+
+
+def running(run, key: str) -> NodeRun:
+    """A node once it runs."""
+    node = run.nodes.get(key=key)
+
+    def is_running() -> bool:
+        node.refresh_from_db()
+        return node.state == NodeState.RUNNING
+
+    until(is_running, f"the start of {key}")
+    return node
+
+
+def only(run) -> Attempt:
+    return Attempt.objects.get(node_run__run=run)
+
+
+# --- an ordinary run ------------------------------------------------------------------------
+
+
+def test_diamond_runs_to_green_each_node_after_its_parents(start, tmp_path):
+    #   a ─→ b ─┐
+    #    └─→ c ─┴→ d
+    start()
+    run = by_hand(
+        published(
+            "a", "b", "c", "d",
+            edges=[("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")],
+            content=f'echo "$RUNYARD_NODE" >> {tmp_path}/journal',
+        )
+    )  # fmt: skip
+
+    until(lambda: ended(run), "the run's end")
+
+    journal = (tmp_path / "journal").read_text().split()
+    assert (run.state, nodes(run)) == (RunState.SUCCEEDED, dict.fromkeys("abcd", "succeeded"))
+    assert (journal[0], set(journal[1:3]), journal[3:]) == ("a", {"b", "c"}, ["d"])
+    assert set(ResourceQueue.objects.values_list("used", flat=True)) == {0}
+
+
+def test_job_finds_its_files_parameters_and_folders_and_leaves_log_and_outputs(start, tmp_path):
+    start()
+    with (tmp_path / "rows.txt").open("w+b") as file:
+        file.write(b"1 2 3\n")
+        file.seek(0)
+        put_file(workspace(), "data/rows.txt", file, user=None)
+    script = """
+        echo "$greeting from $RUNYARD_WORKSPACE/$RUNYARD_WORKFLOW/$RUNYARD_NODE $RUNYARD_ATTEMPT"
+        cat "$RUNYARD_FILES/data/rows.txt"
+        echo '# Report' > "$RUNYARD_OUTPUT_DIR/report.md"
+        ln -s /etc/passwd "$RUNYARD_OUTPUT_DIR/stolen.txt"
+        echo kept > "$RUNYARD_DATA/kept"
+        pwd
+    """
+    speak = job("speak", script, files=["data/rows.txt"], parameters={"greeting": "hello"})
+    run = by_hand(published("say", uses={"say": speak}, name="talk"))
+
+    until(lambda: ended(run), "the run's end")
+
+    attempt = only(run)
+    log = log_of(run.pk, attempt.node_run_id, 1).read().data.decode()
+    lines = log.splitlines()
+    assert run.state == RunState.SUCCEEDED, log
+    assert lines[:2] == [f"hello from default/talk/say {attempt.node_run_id}.1", "1 2 3"]
+    assert (
+        lines[3] == "runyard: output 'stolen.txt' was left out: Too many levels of symbolic links"
+    )
+    assert (attempt.log_bytes, attempt.log_lines, attempt.log_tail) == (len(log), 4, log)
+    [output] = Output.objects.filter(attempt=attempt)
+    with open_blob(output.sha256) as file:
+        assert (output.name, file.read()) == ("report.md", b"# Report\n")
+    until(lambda: not Path(lines[2]).exists(), "the removal of the attempt's folder")
+
+
+def test_jobs_environment_is_built_from_nothing(start, monkeypatch):
+    monkeypatch.setenv("RUNYARD_SECRET_KEY", "do-not-tell")
+    start()
+    run = by_hand(published("look", content="env | cut -d= -f1 | sort"))
+
+    until(lambda: ended(run), "the run's end")
+
+    of_bash = {"PWD", "SHLVL", "_"}
+    assert set(only(run).log_tail.split()) - of_bash == {
+        "HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "PYTHONUNBUFFERED", "RUNYARD_ATTEMPT",
+        "RUNYARD_CYCLE", "RUNYARD_DATA", "RUNYARD_FILES", "RUNYARD_NODE", "RUNYARD_OUTPUT",
+        "RUNYARD_OUTPUT_DIR", "RUNYARD_RUN", "RUNYARD_WORKER", "RUNYARD_WORKFLOW",
+        "RUNYARD_WORKSPACE", "TMPDIR", "USER",
+    }  # fmt: skip
+
+
+def test_lost_bell_costs_seconds_not_the_run(start, monkeypatch):
+    start()
+    monkeypatch.setattr(doorbell, "ring", lambda bells, **_: None)
+    run = by_hand(published("a"))
+
+    until(lambda: ended(run), "the run's end", seconds=10)
+
+    assert run.state == RunState.SUCCEEDED
+
+
+def test_bell_that_rings_twice_runs_a_node_once(start, tmp_path):
+    start()
+    run = by_hand(published("a", content=f"echo ran >> {tmp_path}/journal"))
+    for _ in range(20):
+        doorbell.ring({run.nodes.get().queue_id: 2})
+
+    until(lambda: ended(run), "the run's end")
+
+    assert (tmp_path / "journal").read_text() == "ran\n"
+
+
+# --- failures -------------------------------------------------------------------------------
+
+
+def test_failed_node_is_tried_again_and_says_why_it_failed(start):
+    start()
+    script = "echo starting; echo 'disk on fire' >&2; exit 3"
+    run = by_hand(
+        published(
+            "a",
+            "b",
+            edges=[("a", "b")],
+            content=script,
+            node={"retries": 1, "retry_interval_seconds": 0},
+        )
+    )
+
+    ticking(lambda: ended(run), "the run's end")
+
+    node = run.nodes.get(key="a")
+    assert (run.state, nodes(run)) == (RunState.FAILED, {"a": "failed", "b": "pending"})
+    assert (node.failures, node.losses, node.exit_code) == (2, 0, 3)
+    assert [
+        (a.state, a.reason, a.error_line, a.log_tail) for a in node.attempts.order_by("pk")
+    ] == [("failed", "exit code 3", "disk on fire", "starting\ndisk on fire\n")] * 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        pytest.param(
+            {"kind": "python", "content": "pass", "python": {"interpreter": "/no/python"}},
+            "the interpreter /no/python is not on this worker",
+            id="its Python is not here",
+        ),
+        pytest.param({"content": "#!/no/such/program"}, "cannot be started: ", id="no program"),
+    ],
+)
+def test_job_that_cannot_start_fails_with_the_reason_in_row_and_log(start, spec, reason):
+    worker = start()
+    run = by_hand(published("a", uses={"a": job("broken", **spec)}))
+
+    until(lambda: ended(run), "the run's end")
+
+    attempt = only(run)
+    assert (run.state, attempt.exit_code) == (RunState.FAILED, None)
+    assert attempt.reason.startswith(reason)
+    assert attempt.log_tail == f"runyard: {attempt.reason}\n"
+    assert worker.children() == []
+
+
+def test_node_that_takes_too_long_is_ended_with_all_that_it_started(start, tmp_path):
+    worker = start()
+    run = by_hand(
+        published(
+            "a",
+            content=f"sleep 100 & echo $! > {tmp_path}/kid; trap 'echo asked' TERM; wait; wait",
+            node={"timeout_seconds": 1},
+        )
+    )
+
+    until(lambda: ended(run), "the run's end")
+
+    attempt = only(run)
+    assert (run.state, attempt.state, attempt.reason) == ("failed", "failed", "timed out after 1 s")
+    assert attempt.log_tail == "asked\n"
+    assert worker.children() == []
+
+
+def test_log_of_any_bytes_is_kept_as_it_is(start):
+    start()
+    odd = r"printf 'a\0b\xff\xfe\x1b[31mred</script>'"
+    run = by_hand(published("a", content=f"{odd}; head -c 10000000 /dev/zero | tr '\\0' x; exit 1"))
+
+    until(lambda: ended(run), "the run's end")
+
+    attempt = only(run)
+    log = log_of(run.pk, attempt.node_run_id, 1)
+    assert log.read(0, 22).data == b"a\0b\xff\xfe\x1b[31mred</script>"
+    assert (attempt.log_bytes, attempt.log_lines) == (10_000_022, 1)
+    assert (attempt.log_tail, attempt.reason) == ("x" * 4096, "exit code 1")
+
+
+def test_log_above_its_limit_keeps_its_ends_and_the_job_goes_on(start):
+    start(log_limit_bytes=128 * 1024)
+    run = by_hand(published("a", content="seq 1000000; echo the end"))
+
+    until(lambda: ended(run), "the run's end")
+
+    attempt = only(run)
+    log = log_of(run.pk, attempt.node_run_id, 1)
+    begin, left = log.hole()
+    assert run.state == RunState.SUCCEEDED
+    assert (attempt.log_lines, attempt.log_bytes) == (1_000_001, 6_888_904)
+    assert attempt.log_tail.endswith("1000000\nthe end\n")
+    assert log.read(0, 4).data == b"1\n2\n"
+    assert left - begin > 6_500_000
+    assert log.path.stat().st_blocks * 512 < 200_000
+
+
+# --- stopping -------------------------------------------------------------------------------
+
+#: A tree of which no process heeds SIGTERM, and one has a session of its own.
+STUBBORN = "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 100' & sleep 100 & wait; sleep 100"
+
+
+@pytest.mark.parametrize(
+    ("stop", "state"),
+    [
+        pytest.param(lambda node: stop_node(node, user=None), "stopped", id="the node"),
+        pytest.param(lambda node: stop_run(node.run, user=None), "stopped", id="the run"),
+    ],
+)
+def test_stopped_node_is_gone_within_the_grace_with_its_whole_tree(start, stop, state):
+    worker = start()
+    run = by_hand(published("a", "b", edges=[("a", "b")], content=STUBBORN))
+    node = running(run, "a")
+    until(lambda: len(worker.children()) >= 4, "the job's tree")
+
+    asked = time.monotonic()
+    stop(node)
+    until(lambda: ended(run), "the run's end")
+
+    assert time.monotonic() - asked < 1 + 1 + 2.5  # to be asked, the grace, a loaded machine
+    until(lambda: not worker.children(), "the end of the tree", seconds=2)
+    node.refresh_from_db()
+    assert (run.state, node.state, attempts(node)) == ("stopped", state, [state])
+    assert node.failures == 0
+
+
+def test_other_runs_go_on_beside_a_stopped_one(start):
+    start()
+    stopped = by_hand(published("a", name="one", content="sleep 100"))
+    other = by_hand(published("a", name="two", content="sleep 2"))
+    node = running(stopped, "a")
+
+    stop_node(node, user=None)
+
+    until(lambda: ended(stopped) and ended(other), "both ends")
+    assert (stopped.state, other.state) == ("stopped", "succeeded")
+
+
+def test_what_a_finished_job_left_running_is_ended(start, tmp_path):
+    """In its group, in a session of its own, or with an emptied environment."""
+    worker = start()
+    script = f"""
+        for n in 1 2; do [ $n = 1 ] && s= || s=setsid; $s sleep 100 & done
+        env -i setsid sh -c 'echo $$ > {tmp_path}/bare; exec sleep 100' &
+        until [ -s {tmp_path}/bare ]; do sleep 0.01; done
+    """
+    run = by_hand(published("a", content=script))
+
+    until(lambda: ended(run), "the run's end")
+
+    bare = int((tmp_path / "bare").read_text())
+    until(lambda: not worker.children() and not alive(bare), "the end of the rest", seconds=5)
+    assert run.state == RunState.SUCCEEDED
+
+
+# --- a worker that is told to end -----------------------------------------------------------
+
+
+def test_drained_worker_lets_a_short_node_end(start):
+    worker = start(stop_grace_seconds=20)
+    run = by_hand(published("a", "b", edges=[("a", "b")], content="sleep 2"))
+    running(run, "a")
+
+    assert worker.end() == 0
+
+    assert nodes(run) == {"a": "succeeded", "b": "queued"}
+
+
+def test_drained_worker_hands_a_long_node_back_and_it_costs_nothing(start, tmp_path):
+    worker = start()
+    wait = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done"
+    run = by_hand(published("a", content=wait))
+    node = running(run, "a")
+
+    assert worker.end() == 0
+
+    node.refresh_from_db()
+    assert (node.state, attempts(node)) == ("queued", ["handed_back"])
+    assert worker.children() == []
+    (tmp_path / "go").touch()
+    start("w2")
+    until(lambda: ended(run), "the run's end")
+    node.refresh_from_db()
+    assert (run.state, attempts(node)) == ("succeeded", ["handed_back", "succeeded"])
+    assert (node.failures, node.losses) == (0, 0)
+
+
+def test_second_signal_ends_a_worker_at_once_and_its_guard_ends_the_children(start):
+    worker = start(stop_grace_seconds=60)
+    run = by_hand(published("a", content=STUBBORN))
+    running(run, "a")
+    until(lambda: len(worker.children()) >= 4, "the job's tree")
+
+    worker.process.send_signal(signal.SIGTERM)
+    time.sleep(1)  # closer together they count as one
+    code = worker.end(signal.SIGTERM, seconds=3)
+
+    assert code == 128 + signal.SIGTERM
+    until(lambda: not worker.children(), "the end of the tree", seconds=5)
+
+
+def test_worker_leaves_no_folder_and_no_guard_behind(start, home):
+    worker = start()
+    guard = worker.guard
+    run = by_hand(published("a"))
+    until(lambda: ended(run), "the run's end")
+
+    worker.end()
+
+    assert (os.listdir(home.work), alive(guard)) == ([], False)
