@@ -96,7 +96,7 @@ def running(
         connections.close_all()
 
         processes = stack.enter_context(Supervisor(log, ledger.started))
-        for program in _programs(listener.fileno(), workers):
+        for program in _programs(listener.fileno(), host, workers):
             processes.start(program)
         _wait("the web process", lambda: _answers(address), log)
         ledger.open(address)
@@ -204,7 +204,7 @@ def _start_servers(home: Home, supervisor: Supervisor, log: Log) -> None:
         postgres.create_database()
 
 
-def _programs(listener: int, workers: int) -> list[Program]:
+def _programs(listener: int, host: str, workers: int) -> list[Program]:
     """Web, workers and beat, as docker-compose.yml runs them too."""
     # Celery warns of root at each start. What runs people's code is the job, as another user.
     about_root = "-Wignore:You're running the worker with superuser privileges"
@@ -214,7 +214,7 @@ def _programs(listener: int, workers: int) -> list[Program]:
         Program(
             "web",
             [sys.executable, "-m", "apps.core.web", str(listener)],
-            _environment("web"),
+            _environment("web", host),
             stop_seconds=8,
             pass_fds=(listener,),
         ),
@@ -222,7 +222,7 @@ def _programs(listener: int, workers: int) -> list[Program]:
             Program(
                 name,
                 [*celery, "worker", "--without-mingle", "--without-gossip", f"-n{name}@%h"],
-                _environment("worker"),
+                _environment("worker", host),
                 # It first gives the jobs that it runs their own time to end.
                 stop_seconds=settings.STOP_GRACE_SECONDS + 30,
             )
@@ -230,15 +230,17 @@ def _programs(listener: int, workers: int) -> list[Program]:
         ),
         # Not SIGTERM: Celery then writes to the database from within the signal's handler, and
         # waits for ever where it was just talking to it. It has nothing to keep.
-        Program("beat", [*celery, "beat"], _environment("beat"), stop_signal=signal.SIGHUP),
+        Program("beat", [*celery, "beat"], _environment("beat", host), stop_signal=signal.SIGHUP),
     ]
 
 
-def _environment(role: str) -> dict[str, str]:
+def _environment(role: str, host: str) -> dict[str, str]:
     return {
         **os.environ,
         "RUNYARD_HOME": str(settings.HOME.path),
         "RUNYARD_ROLE": role,
+        # A name that is listened at is one that requests may come under.
+        "RUNYARD_HOST": host,
         "DJANGO_SETTINGS_MODULE": "config.settings",
         "PYTHONPATH": str(settings.BASE_DIR),
         "PYTHONUNBUFFERED": "1",
