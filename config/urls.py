@@ -10,6 +10,7 @@ from apps.workspaces.views import log_out
 urlpatterns = [
     path("login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("logout/", log_out, name="logout"),
+    path("api/", include("config.api_urls")),
     path("", include("apps.workspaces.urls")),
     path("", include("apps.nodes.urls")),
     path("", include("apps.workflows.urls")),

@@ -17,12 +17,16 @@ from apps.workspaces.models import User, Workspace
 
 _CHUNK = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+#: A path stands in headers and lists, where a line end would be read as one.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def check_path(path: str, field: str = "path") -> str:
     """The path itself, if it is one inside a workspace. Raises Invalid."""
     if fault := path_fault(path):
         raise Invalid(f"the path {fault}", field)
+    if _CONTROL.search(path):
+        raise Invalid("the path holds a control character; take it out", field)
     if len(path) > 255:
         raise Invalid(f"the path has {len(path)} characters; 255 are allowed", field)
     return path

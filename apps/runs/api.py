@@ -1,0 +1,580 @@
+"""REST: runs, their nodes, attempts, logs and outputs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+from django.db.models import QuerySet
+from django.http.response import HttpResponseBase
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.core.api import (
+    Bytes,
+    Endpoint,
+    PageQuery,
+    Place,
+    Strict,
+    operation,
+    page_example,
+    page_of,
+    problem,
+)
+from apps.core.http import download
+from apps.engine.roles import Permission
+from apps.engine.states import AttemptState, Hold, NodeState, RunState, Trigger
+from apps.nodes.api import StartedSerializer, stored_bytes
+from apps.runs.logs import AttemptLog, log_of
+from apps.runs.models import Attempt, NodeRun, Output, Run, RunEvent
+from apps.runs.services.rerun import rerun, rerun_failed
+from apps.runs.services.stop import stop_node, stop_run
+from apps.workspaces.api import Units
+from apps.workspaces.models import TokenScope
+from apps.workspaces.selectors import require
+
+#: Most that one answer to a Range holds; who wants more asks on from its end.
+RANGE_BYTES = 4 << 20
+_CHUNK = 1 << 20
+_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
+_BIG = {"min_value": 1, "max_value": 2**63 - 1, "required": False}
+
+# --- shapes ---------------------------------------------------------------------------------
+
+
+class CountsSerializer(serializers.Serializer):
+    """Nodes by how they stand; `active` are queued or running."""
+
+    total = serializers.IntegerField()
+    active = serializers.IntegerField()
+    succeeded = serializers.IntegerField()
+    failed = serializers.IntegerField()
+    stopped = serializers.IntegerField()
+    cancelled = serializers.IntegerField()
+
+
+class RunSerializer(serializers.Serializer):
+    id = serializers.IntegerField()
+    name = serializers.CharField(help_text="Of the workflow, or path of the job, at launch.")
+    workflow = serializers.IntegerField(source="workflow_id", allow_null=True)
+    version = serializers.IntegerField(
+        source="version.number", allow_null=True, help_text="Of the workflow."
+    )
+    job = serializers.IntegerField(
+        source="job_id", allow_null=True, help_text="Of a job that was run by itself."
+    )
+    trigger = serializers.ChoiceField(choices=[each.value for each in Trigger])
+    cycle = serializers.DateTimeField(help_text="The point in time that the run stands for.")
+    state = serializers.ChoiceField(choices=[each.value for each in RunState])
+    hold = serializers.ChoiceField(
+        choices=[each.value for each in Hold], allow_blank=True, help_text="Asked of the whole run."
+    )
+    nodes = CountsSerializer(source="*")
+    parameters = serializers.DictField(child=serializers.CharField(allow_blank=True))
+    remarks = serializers.CharField(allow_blank=True)
+    rerun_of = serializers.IntegerField(source="rerun_of_id", allow_null=True)
+    revision = serializers.IntegerField(help_text="Grows with every change of it or its nodes.")
+    created_by = serializers.CharField(source="created_by.username", allow_null=True)
+    created_at = serializers.DateTimeField()
+    started_at = serializers.DateTimeField(allow_null=True)
+    ended_at = serializers.DateTimeField(allow_null=True)
+
+
+class NodeRunSerializer(serializers.Serializer):
+    id = serializers.IntegerField()
+    name = serializers.CharField(source="key")
+    job = serializers.CharField(source="job_version.job.path")
+    job_version_number = serializers.IntegerField(
+        source="job_version.number", allow_null=True, help_text="Null: the draft."
+    )
+    kind = serializers.CharField(source="job_version.kind")
+    queue = serializers.CharField(source="queue.name")
+    demand = Units(help_text="In CU, while it runs.")
+    state = serializers.ChoiceField(choices=[each.value for each in NodeState])
+    forced = serializers.BooleanField(help_text="Set to success by hand.")
+    reason = serializers.CharField(allow_blank=True, help_text="Why it stands where it stands.")
+    attempt = serializers.IntegerField(help_text="Number of the last one; 0: none yet.")
+    failures = serializers.IntegerField(help_text="Counted against retries.")
+    losses = serializers.IntegerField(help_text="Attempts lost with their worker or host.")
+    retries = serializers.IntegerField()
+    retry_interval_seconds = serializers.IntegerField()
+    timeout_seconds = serializers.IntegerField(allow_null=True)
+    exit_code = serializers.IntegerField(allow_null=True)
+    queued_at = serializers.DateTimeField(allow_null=True)
+    retry_at = serializers.DateTimeField(allow_null=True)
+    started_at = serializers.DateTimeField(allow_null=True)
+    ended_at = serializers.DateTimeField(allow_null=True)
+
+
+class AttemptSerializer(serializers.Serializer):
+    number = serializers.IntegerField()
+    state = serializers.ChoiceField(choices=[each.value for each in AttemptState])
+    worker = serializers.CharField()
+    exit_code = serializers.IntegerField(allow_null=True)
+    reason = serializers.CharField(allow_blank=True)
+    error_line = serializers.CharField(
+        allow_blank=True, help_text="The most telling line of a failed log."
+    )
+    log_bytes = serializers.IntegerField()
+    log_lines = serializers.IntegerField()
+    application_id = serializers.CharField(allow_blank=True, help_text="Of Spark.")
+    ui_url = serializers.CharField(allow_blank=True, help_text="Of Spark's own pages.")
+    started_at = serializers.DateTimeField()
+    ended_at = serializers.DateTimeField(allow_null=True)
+
+
+class EventSerializer(serializers.Serializer):
+    id = serializers.IntegerField()
+    at = serializers.DateTimeField()
+    node = serializers.CharField(
+        source="node_run.key", allow_null=True, help_text="Null: the whole run."
+    )
+    attempt = serializers.IntegerField(allow_null=True)
+    old = serializers.CharField(allow_blank=True)
+    new = serializers.CharField(allow_blank=True)
+    user = serializers.CharField(
+        source="user.username", allow_null=True, help_text="Null: the engine."
+    )
+    note = serializers.CharField(allow_blank=True)
+
+
+class OutputSerializer(serializers.Serializer):
+    id = serializers.IntegerField()
+    node = serializers.CharField(source="attempt.node_run.key")
+    attempt = serializers.IntegerField(source="attempt.number")
+    name = serializers.CharField()
+    size = serializers.IntegerField(help_text="In bytes.")
+    sha256 = serializers.CharField()
+
+
+class RunQuery(PageQuery):
+    state = serializers.ChoiceField(choices=[each.value for each in RunState], required=False)
+    trigger = serializers.ChoiceField(choices=[each.value for each in Trigger], required=False)
+    workflow = serializers.IntegerField(**_BIG, help_text="Id of the workflow.")
+    job = serializers.IntegerField(**_BIG, help_text="Id of a job that was run by itself.")
+
+
+class NodeRunQuery(Strict):
+    after = serializers.IntegerField(**_BIG, help_text="`next` of the page before.")
+    limit = serializers.IntegerField(
+        min_value=1, max_value=500, default=200, help_text="How many at most."
+    )
+    state = serializers.ChoiceField(choices=[each.value for each in NodeState], required=False)
+
+
+class RerunSerializer(Strict):
+    scope = serializers.ChoiceField(
+        choices=["all", "failed"],
+        help_text="all: everything, as a new run for the same cycle. failed: in this run, what "
+        "has not succeeded.",
+    )
+
+
+class NothingSerializer(Strict):
+    """An object without fields; the body may be left out."""
+
+
+COUNTS = {"total": 2, "active": 1, "succeeded": 1, "failed": 0, "stopped": 0, "cancelled": 0}
+RUN = {
+    "id": 118,
+    "name": "flight_delays",
+    "workflow": 4,
+    "version": 2,
+    "job": None,
+    "trigger": "api",
+    "cycle": "2025-11-20T09:00:00Z",
+    "state": "running",
+    "hold": "",
+    "nodes": COUNTS,
+    "parameters": {"since": "2025-11-19"},
+    "remarks": "after the repair",
+    "rerun_of": None,
+    "revision": 6,
+    "created_by": "maya",
+    "created_at": "2025-11-20T09:00:00Z",
+    "started_at": "2025-11-20T09:00:01Z",
+    "ended_at": None,
+}
+NODE_RUN = {
+    "id": 501,
+    "name": "load",
+    "job": "etl/load_flights",
+    "job_version_number": 2,
+    "kind": "pyspark",
+    "queue": "root_queue",
+    "demand": 2.5,
+    "state": "succeeded",
+    "forced": False,
+    "reason": "",
+    "attempt": 1,
+    "failures": 0,
+    "losses": 0,
+    "retries": 1,
+    "retry_interval_seconds": 60,
+    "timeout_seconds": None,
+    "exit_code": 0,
+    "queued_at": "2025-11-20T09:00:00Z",
+    "retry_at": None,
+    "started_at": "2025-11-20T09:00:01Z",
+    "ended_at": "2025-11-20T09:00:21Z",
+}
+ATTEMPT = {
+    "number": 1,
+    "state": "succeeded",
+    "worker": "worker-1:4711",
+    "exit_code": 0,
+    "reason": "",
+    "error_line": "",
+    "log_bytes": 20480,
+    "log_lines": 211,
+    "application_id": "local-1763629201000",
+    "ui_url": "",
+    "started_at": "2025-11-20T09:00:01Z",
+    "ended_at": "2025-11-20T09:00:21Z",
+}
+EVENT = {
+    "id": 9001,
+    "at": "2025-11-20T09:00:21Z",
+    "node": "load",
+    "attempt": 1,
+    "old": "running",
+    "new": "succeeded",
+    "user": None,
+    "note": "",
+}
+OUTPUT = {
+    "id": 12,
+    "node": "load",
+    "attempt": 1,
+    "name": "rows.csv",
+    "size": 512,
+    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+}
+
+
+# --- runs -----------------------------------------------------------------------------------
+
+
+class RunEndpoints(Endpoint):
+    tag = "Runs"
+    places = {
+        "run": Place("Id of the run.", "118"),
+        "node": Place("Name of the node.", "load", str),
+        "attempt": Place("Number of the attempt, from 1.", "1"),
+        "output": Place("Id of the output.", "12"),
+    }
+
+    def runs(self) -> QuerySet[Run]:
+        rows: QuerySet[Run] = self.visible(Run.objects.all())
+        return rows.select_related("version", "created_by").defer("version__graph")
+
+    def run(self, pk: int) -> Run:
+        row: Run = self.one(self.runs(), "run", pk=pk)
+        return row
+
+    def nodes(self, run: int) -> QuerySet[NodeRun]:
+        rows = NodeRun.objects.filter(run=self.run(run).pk)
+        return rows.select_related("job_version__job", "queue").defer(
+            "job_version__spec", "job_version__files", "job_version__job__draft"
+        )
+
+    def node(self, run: int, name: str) -> NodeRun:
+        row: NodeRun = self.one(self.nodes(run), f"node of run {run} named", key=name)
+        return row
+
+    def attempt(self, run: int, node: str, number: int) -> Attempt:
+        row = self.node(run, node)
+        attempt: Attempt = self.one(
+            row.attempts.all(), f"attempt of {node!r} with number", number=number
+        )
+        return attempt
+
+    def outputs(self, run: int) -> QuerySet[Output]:
+        rows = Output.objects.filter(attempt__node_run__run=self.run(run).pk)
+        return rows.select_related("attempt__node_run")
+
+    def may_operate(self, run: Run) -> None:
+        """Who may run drafts may also stop and repeat those runs. Raises Denied."""
+        debug = run.trigger == Trigger.DEBUG
+        needed = Permission.EDIT_JOB if debug else Permission.OPERATE
+        require(self.request.user, self.workspace, needed)
+
+
+class RunsEndpoint(RunEndpoints):
+    @operation(
+        "list_runs",
+        "List runs",
+        permission=Permission.VIEW,
+        query=RunQuery,
+        answers={200: page_of(RunSerializer)},
+        shows=page_example(RUN),
+    )
+    def get(self, request: Request, workspace: str) -> Response:
+        """Newest first."""
+        query = self.query()
+        exact = {n: query[n] for n in ("state", "trigger", "workflow", "job") if n in query}
+        return self.page(self.runs().filter(**exact), RunSerializer)
+
+
+class RunEndpoint(RunEndpoints):
+    @operation(
+        "get_run",
+        "Get a run",
+        permission=Permission.VIEW,
+        answers={200: RunSerializer},
+        shows=RUN,
+    )
+    def get(self, request: Request, workspace: str, run: int) -> Response:
+        """It is over when `ended_at` is set; then `state` says how it ended."""
+        return Response(RunSerializer(self.run(run)).data)
+
+
+class RunEventsEndpoint(RunEndpoints):
+    @operation(
+        "list_run_events",
+        "List a run's events",
+        permission=Permission.VIEW,
+        query=PageQuery,
+        answers={200: page_of(EventSerializer)},
+        shows=page_example(EVENT),
+    )
+    def get(self, request: Request, workspace: str, run: int) -> Response:
+        """Newest first. For what is past: who follows a run asks for its `revision`."""
+        rows = RunEvent.objects.filter(run=self.run(run).pk).select_related("node_run", "user")
+        return self.page(rows, EventSerializer)
+
+
+class RunStopEndpoint(RunEndpoints):
+    @operation(
+        "stop_run",
+        "Stop a run",
+        permission=Permission.EDIT_JOB,
+        scope=TokenScope.RUN,
+        body=NothingSerializer,
+        answers={202: RunSerializer},
+        example={},
+        shows={**RUN, "hold": "stopped"},
+    )
+    def post(self, request: Request, workspace: str, run: int) -> Response:
+        """What waits ends at once, what runs is ended by its worker. Needs the right to operate
+        runs; for a run of a draft the right to edit jobs is enough."""
+        self.body()
+        row = self.run(run)
+        self.may_operate(row)
+        stop_run(row, user=request.user)
+        return Response(RunSerializer(self.run(run)).data, status=202)
+
+
+class RunRerunEndpoint(RunEndpoints):
+    @operation(
+        "rerun_run",
+        "Run a run again",
+        permission=Permission.EDIT_JOB,
+        scope=TokenScope.RUN,
+        body=RerunSerializer,
+        answers={201: StartedSerializer},
+        example={"scope": "failed"},
+        shows={"runs": [118]},
+    )
+    def post(self, request: Request, workspace: str, run: int) -> Response:
+        """Answers with the id of the run to follow: this one, or the new one. Needs the right to
+        operate runs; for a run of a draft the right to edit jobs is enough."""
+        data, row = self.body(), self.run(run)
+        self.may_operate(row)
+        if data["scope"] == "failed":
+            rerun_failed(row, user=request.user)
+        else:
+            row = rerun(row, user=request.user)
+        return Response({"runs": [row.pk]}, status=201)
+
+
+# --- nodes and attempts ---------------------------------------------------------------------
+
+
+class NodeRunsEndpoint(RunEndpoints):
+    @operation(
+        "list_node_runs",
+        "List a run's nodes",
+        permission=Permission.VIEW,
+        query=NodeRunQuery,
+        answers={200: page_of(NodeRunSerializer)},
+        shows=page_example(NODE_RUN),
+    )
+    def get(self, request: Request, workspace: str, run: int) -> Response:
+        """In the graph's order: a node stands behind those that it waits for. `next` is passed
+        on as `after`."""
+        query = self.query()
+        rows = self.nodes(run).order_by("pk")
+        if "after" in query:
+            rows = rows.filter(pk__gt=query["after"])
+        if "state" in query:
+            rows = rows.filter(state=query["state"])
+        found = list(rows[: query["limit"] + 1])
+        more, found = len(found) > query["limit"], found[: query["limit"]]
+        following = found[-1].pk if more else None
+        return Response({"items": NodeRunSerializer(found, many=True).data, "next": following})
+
+
+class NodeRunEndpoint(RunEndpoints):
+    @operation(
+        "get_node_run",
+        "Get a node of a run",
+        permission=Permission.VIEW,
+        answers={200: NodeRunSerializer},
+        shows=NODE_RUN,
+    )
+    def get(self, request: Request, workspace: str, run: int, node: str) -> Response:
+        return Response(NodeRunSerializer(self.node(run, node)).data)
+
+
+class NodeRunStopEndpoint(RunEndpoints):
+    @operation(
+        "stop_node_run",
+        "Stop a node of a run",
+        permission=Permission.EDIT_JOB,
+        scope=TokenScope.RUN,
+        body=NothingSerializer,
+        answers={202: NodeRunSerializer},
+        example={},
+        shows=NODE_RUN | {"state": "running", "exit_code": None, "ended_at": None},
+    )
+    def post(self, request: Request, workspace: str, run: int, node: str) -> Response:
+        """What does not wait for it goes on. Rights as for stopping the run."""
+        self.body()
+        self.may_operate(self.run(run))
+        stop_node(self.node(run, node), user=request.user)
+        return Response(NodeRunSerializer(self.node(run, node)).data, status=202)
+
+
+class AttemptsEndpoint(RunEndpoints):
+    @operation(
+        "list_attempts",
+        "List a node's attempts",
+        permission=Permission.VIEW,
+        query=PageQuery,
+        answers={200: page_of(AttemptSerializer)},
+        shows=page_example(ATTEMPT),
+    )
+    def get(self, request: Request, workspace: str, run: int, node: str) -> Response:
+        """Newest first."""
+        return self.page(self.node(run, node).attempts.all(), AttemptSerializer)
+
+
+class AttemptEndpoint(RunEndpoints):
+    @operation(
+        "get_attempt",
+        "Get an attempt",
+        permission=Permission.VIEW,
+        answers={200: AttemptSerializer},
+        shows=ATTEMPT,
+    )
+    def get(self, request: Request, workspace: str, run: int, node: str, attempt: int) -> Response:
+        return Response(AttemptSerializer(self.attempt(run, node, attempt)).data)
+
+
+class LogEndpoint(RunEndpoints):
+    @operation(
+        "get_log",
+        "Read an attempt's log",
+        permission=Permission.VIEW,
+        headers={"Range": "One range of bytes: `bytes=0-499`, `bytes=500-` or `bytes=-500`."},
+        answers={
+            200: Bytes("text/plain"),
+            206: Bytes("text/plain"),
+        },
+        shows="read 336,776 flights\n",
+    )
+    def get(
+        self, request: Request, workspace: str, run: int, node: str, attempt: int
+    ) -> HttpResponseBase:
+        """What the job wrote, byte for byte. With Range a piece of it, at most 4 MiB at once:
+        `Content-Range` says which. To follow a log, ask on from the end of what came; 416 means
+        that nothing new is there. Of a log over its limit the middle is left out: its place
+        stands in `Runyard-Left-Out`, offsets stay those of the job's own output."""
+        row = self.attempt(run, node, attempt)
+        log = log_of(run, row.node_run_id, row.number)
+        name = f"run-{run}-{node}-{row.number}.log"
+        wanted = _RANGE.fullmatch(request.headers.get("Range", "").replace(" ", ""))
+        response = part_of(log, name, *wanted.groups()) if wanted else whole(log, name)
+        start, end = log.hole()
+        if end:
+            response["Runyard-Left-Out"] = f"bytes {start}-{end - 1}"
+        return response
+
+
+TEXT = "text/plain; charset=utf-8"
+
+
+def whole(log: AttemptLog, name: str) -> HttpResponseBase:
+    """All that there is now. Its length is not promised: a middle may be left out meanwhile."""
+    end = log.size()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        offset = 0
+        while offset < end:
+            found = await asyncio.to_thread(log.read, offset, _CHUNK)
+            if found.left_out:
+                yield f"\n[{found.left_out:,} bytes were left out here]\n".encode()
+            if not found.data:
+                return
+            yield found.data
+            offset = found.next
+
+    response = download(chunks(), name, content_type=TEXT)
+    response["Accept-Ranges"] = "bytes"
+    return response
+
+
+def part_of(
+    log: AttemptLog, name: str, first: str | None, last: str, suffix: str | None
+) -> HttpResponseBase:
+    """One range. Fewer bytes than asked for where they are many, or where some were left out."""
+    size = log.size()
+    start = int(first) if first is not None else max(size - int(suffix or 0), 0)
+    limit = min(int(last) - start + 1 if last else RANGE_BYTES, RANGE_BYTES)
+    found = log.read(start, limit) if limit > 0 else None
+    if found is None or not found.data or (last and found.offset > int(last)):
+        return problem(
+            416,
+            f"the log has {size} bytes; nothing lies in this range",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    data = found.data[: int(last) - found.offset + 1] if last else found.data
+    response = download(data, name, content_type=TEXT)
+    response.status_code = 206
+    end = found.offset + len(data) - 1
+    response["Content-Range"] = f"bytes {found.offset}-{end}/{max(size, end + 1)}"
+    response["Accept-Ranges"] = "bytes"
+    return response
+
+
+# --- outputs --------------------------------------------------------------------------------
+
+
+class OutputsEndpoint(RunEndpoints):
+    @operation(
+        "list_outputs",
+        "List a run's outputs",
+        permission=Permission.VIEW,
+        query=PageQuery,
+        answers={200: page_of(OutputSerializer)},
+        shows=page_example(OUTPUT),
+    )
+    def get(self, request: Request, workspace: str, run: int) -> Response:
+        """Files that its attempts left in $RUNYARD_OUTPUT_DIR."""
+        return self.page(self.outputs(run), OutputSerializer)
+
+
+class OutputEndpoint(RunEndpoints):
+    @operation(
+        "download_output",
+        "Download an output",
+        permission=Permission.VIEW,
+        answers={200: Bytes()},
+    )
+    def get(self, request: Request, workspace: str, run: int, output: int) -> HttpResponseBase:
+        row: Any = self.one(self.outputs(run), f"output of run {run} with id", pk=output)
+        return stored_bytes(row.sha256, row.size, row.name)

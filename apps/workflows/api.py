@@ -1,0 +1,505 @@
+"""REST: workflows, their drafts and versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import QuerySet
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.core.api import (
+    Endpoint,
+    FaultSerializer,
+    Number,
+    PageQuery,
+    Place,
+    Strict,
+    Text,
+    VersionBrief,
+    Whole,
+    operation,
+    page_example,
+    page_of,
+)
+from apps.core.errors import Invalid
+from apps.engine.roles import Permission
+from apps.engine.states import Strategy, Trigger
+from apps.nodes.api import (
+    IF_MATCH,
+    STARTED,
+    VERSION,
+    LaunchSerializer,
+    PublishSerializer,
+    StartedSerializer,
+)
+from apps.nodes.models import Job
+from apps.runs.services.launch import launch
+from apps.workflows.models import Workflow, WorkflowVersion
+from apps.workflows.services.drafting import (
+    SETTINGS,
+    WholeNode,
+    create_workflow,
+    delete_workflow,
+    edit_workflow,
+    replace_draft,
+)
+from apps.workflows.services.publishing import draft_faults, publish
+from apps.workspaces.api import queue_named
+
+SMALL = 32767
+
+# --- shapes ---------------------------------------------------------------------------------
+
+
+class EdgeField(serializers.ListField):
+    """[upstream, downstream]"""
+
+    child = Text(max_length=64)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(min_length=2, max_length=2, **kwargs)
+
+
+class SettingsSerializer(Strict):
+    """What applies to every node that says nothing else, and to the whole run."""
+
+    description = Text(allow_blank=True, required=False, max_length=10_000)
+    queue = Text(max_length=64, allow_null=True, required=False, help_text="Of its nodes.")
+    retries = Whole(maximum=SMALL, required=False)
+    retry_interval_seconds = Whole(required=False)
+    timeout_seconds = Whole(
+        minimum=1, allow_null=True, required=False, help_text="Of a whole run; null: no limit."
+    )
+    parallelism = Whole(
+        minimum=1,
+        maximum=SMALL,
+        allow_null=True,
+        required=False,
+        help_text="Nodes of one run at once; null: no limit.",
+    )
+    strategy = serializers.ChoiceField(
+        choices=[each.value for each in Strategy],
+        required=False,
+        help_text="What a node's final failure means for the rest of the run.",
+    )
+
+
+class WorkflowCreateSerializer(SettingsSerializer):
+    name = Text(max_length=128)
+
+
+class WorkflowEditSerializer(SettingsSerializer):
+    name = Text(max_length=128, required=False)
+    revision = Whole(minimum=1, required=False, help_text="Or send its ETag as If-Match.")
+
+
+class NodeEditSerializer(Strict):
+    """A node as it is sent. What is null or left out follows the workflow, or the job."""
+
+    name = Text(max_length=64)
+    job = Text(max_length=255, help_text="Path of a published job.")
+    job_version_number = Whole(
+        minimum=1, allow_null=True, default=None, help_text="Null: the newest at each launch."
+    )
+    queue = Text(max_length=64, allow_null=True, default=None)
+    retries = Whole(maximum=SMALL, allow_null=True, default=None)
+    retry_interval_seconds = Whole(allow_null=True, default=None)
+    timeout_seconds = Whole(
+        minimum=1, allow_null=True, default=None, help_text="Of one attempt; null: no limit."
+    )
+    x = Number(allow_null=True, default=None, help_text="Place on the canvas.")
+    y = Number(allow_null=True, default=None)
+
+
+class DraftEditSerializer(WorkflowEditSerializer):
+    nodes = NodeEditSerializer(many=True)
+    edges = serializers.ListField(
+        child=EdgeField(), help_text="[upstream, downstream]: the second waits for the first."
+    )
+
+
+class NodeSerializer(serializers.Serializer):
+    name = serializers.CharField()
+    job = serializers.CharField(
+        source="job.path", allow_null=True, help_text="Path; null: the job is deleted."
+    )
+    job_version_number = serializers.IntegerField(allow_null=True)
+    queue = serializers.CharField(source="queue.name", allow_null=True)
+    retries = serializers.IntegerField(allow_null=True)
+    retry_interval_seconds = serializers.IntegerField(allow_null=True)
+    timeout_seconds = serializers.IntegerField(allow_null=True)
+    x = serializers.FloatField(allow_null=True)
+    y = serializers.FloatField(allow_null=True)
+
+
+class ShownSettings(serializers.Serializer):
+    queue = serializers.CharField(source="queue.name", allow_null=True)
+    retries = serializers.IntegerField()
+    retry_interval_seconds = serializers.IntegerField()
+    timeout_seconds = serializers.IntegerField(allow_null=True)
+    parallelism = serializers.IntegerField(allow_null=True)
+    strategy = serializers.ChoiceField(choices=[each.value for each in Strategy])
+
+
+class WorkflowBriefSerializer(ShownSettings):
+    """A workflow without its graph."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    description = serializers.CharField(allow_blank=True)
+    revision = serializers.IntegerField(help_text="Of the draft; grows with every change.")
+    published = VersionBrief(allow_null=True, help_text="What production runs take.")
+    created_by = serializers.CharField(source="created_by.username", allow_null=True)
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+class WorkflowSerializer(WorkflowBriefSerializer):
+    """A workflow with its draft."""
+
+    nodes = serializers.SerializerMethodField()
+    edges = serializers.SerializerMethodField(help_text="[upstream, downstream]")
+    faults = serializers.SerializerMethodField(
+        help_text="What keeps the draft from being published, each with the name of its node."
+    )
+
+    @extend_schema_field(NodeSerializer(many=True))
+    def get_nodes(self, workflow: Workflow) -> Any:
+        rows = workflow.nodes.select_related("job", "queue").order_by("pk")
+        return NodeSerializer(rows, many=True).data
+
+    @extend_schema_field(serializers.ListField(child=EdgeField()))
+    def get_edges(self, workflow: Workflow) -> list[list[str]]:
+        rows = workflow.edges.values_list("upstream__name", "downstream__name")
+        return sorted(list(edge) for edge in rows)
+
+    @extend_schema_field(FaultSerializer(many=True))
+    def get_faults(self, workflow: Workflow) -> list[dict[str, str]]:
+        found = draft_faults(workflow)
+        return [{"field": each.field, "message": each.message} for each in found]
+
+
+class WorkflowVersionSerializer(VersionBrief):
+    """What was published; jobs by the path that they have now."""
+
+    created_by = serializers.CharField(source="created_by.username", allow_null=True)
+    settings = ShownSettings()
+    nodes = NodeSerializer(many=True)
+    edges = serializers.ListField(child=EdgeField())
+
+
+class WorkflowVersionBriefSerializer(VersionBrief):
+    created_by = serializers.CharField(source="created_by.username", allow_null=True)
+
+
+class WorkflowQuery(PageQuery):
+    q = serializers.CharField(required=False, help_text="Part of the name.")
+    name = serializers.CharField(required=False, help_text="The whole name: one or none.")
+
+
+class WorkflowPublishSerializer(PublishSerializer):
+    revision = Whole(
+        minimum=1, required=False, help_text="The draft that was looked at; left out: any."
+    )
+
+
+NODES = [
+    {
+        "name": "load",
+        "job": "etl/load_flights",
+        "job_version_number": None,
+        "queue": None,
+        "retries": None,
+        "retry_interval_seconds": None,
+        "timeout_seconds": None,
+        "x": None,
+        "y": None,
+    },
+    {
+        "name": "clean",
+        "job": "etl/clean_flights",
+        "job_version_number": None,
+        "queue": None,
+        "retries": 2,
+        "retry_interval_seconds": None,
+        "timeout_seconds": 600,
+        "x": None,
+        "y": None,
+    },
+]
+SHOWN = {
+    "queue": "root_queue",
+    "retries": 1,
+    "retry_interval_seconds": 60,
+    "timeout_seconds": None,
+    "parallelism": None,
+    "strategy": "continue",
+}
+WORKFLOW_BRIEF = {
+    **SHOWN,
+    "id": 4,
+    "name": "flight_delays",
+    "description": "Delays by carrier and by weather.",
+    "revision": 5,
+    "published": VERSION,
+    "created_by": "maya",
+    "created_at": "2025-11-20T08:00:00Z",
+    "updated_at": "2025-11-20T08:04:00Z",
+}
+WORKFLOW = {**WORKFLOW_BRIEF, "nodes": NODES, "edges": [["load", "clean"]], "faults": []}
+WORKFLOW_VERSION = {
+    **VERSION,
+    "created_by": "maya",
+    "settings": SHOWN,
+    "nodes": NODES,
+    "edges": [["load", "clean"]],
+}
+
+
+# --- workflows ------------------------------------------------------------------------------
+
+
+class WorkflowEndpoints(Endpoint):
+    tag = "Workflows"
+    places = {
+        "workflow": Place("Id of the workflow.", "4"),
+        "number": Place("Number of the published version.", "2"),
+    }
+    shows = WorkflowSerializer
+
+    def workflows(self) -> QuerySet[Workflow]:
+        rows: QuerySet[Workflow] = self.visible(Workflow.objects.filter(deleted_at=None))
+        return rows.select_related("queue", "published", "created_by").defer("published__graph")
+
+    def workflow(self, pk: int) -> Workflow:
+        row: Workflow = self.one(self.workflows(), "workflow", pk=pk)
+        return row
+
+    def version(self, workflow: Workflow, number: int) -> WorkflowVersion:
+        rows = workflow.versions.select_related("created_by", "workflow")
+        what = f"version of {workflow.name!r} with number"
+        version: WorkflowVersion = self.one(rows, what, number=number)
+        return version
+
+
+class WorkflowsEndpoint(WorkflowEndpoints):
+    @operation(
+        "list_workflows",
+        "List workflows",
+        permission=Permission.VIEW,
+        query=WorkflowQuery,
+        answers={200: page_of(WorkflowBriefSerializer)},
+        shows=page_example(WORKFLOW_BRIEF),
+    )
+    def get(self, request: Request, workspace: str) -> Response:
+        query, rows = self.query(), self.workflows()
+        if wanted := query.get("q"):
+            rows = rows.filter(name__icontains=wanted)
+        if "name" in query:
+            rows = rows.filter(name=query["name"])
+        return self.page(rows, WorkflowBriefSerializer)
+
+    @operation(
+        "create_workflow",
+        "Create a workflow",
+        permission=Permission.EDIT_WORKFLOW,
+        body=WorkflowCreateSerializer,
+        answers={201: WorkflowSerializer},
+        example={"name": "flight_delays", "queue": "root_queue", "retries": 1},
+        shows={
+            **WORKFLOW,
+            "revision": 1,
+            "published": None,
+            "nodes": [],
+            "edges": [],
+            "faults": [{"field": "", "message": "the workflow has no node; add one"}],
+        },
+    )
+    def post(self, request: Request, workspace: str) -> Response:
+        """An empty draft; its graph follows by PUT."""
+        data = self.body()
+        data["queue"] = queue_named(self.workspace, data.get("queue"))
+        return self.draft(create_workflow(self.workspace, user=request.user, **data), status=201)
+
+
+class WorkflowEndpoint(WorkflowEndpoints):
+    @operation(
+        "get_workflow",
+        "Get a workflow with its draft",
+        permission=Permission.VIEW,
+        answers={200: WorkflowSerializer},
+        shows=WORKFLOW,
+    )
+    def get(self, request: Request, workspace: str, workflow: int) -> Response:
+        """The ETag is the draft's revision."""
+        return self.draft(self.workflow(workflow))
+
+    @operation(
+        "edit_workflow",
+        "Edit a workflow's settings",
+        permission=Permission.EDIT_WORKFLOW,
+        body=WorkflowEditSerializer,
+        headers=IF_MATCH,
+        answers={200: WorkflowSerializer},
+        example={"revision": 5, "retries": 3},
+        shows={**WORKFLOW, "revision": 6, "retries": 3},
+    )
+    def patch(self, request: Request, workspace: str, workflow: int) -> Response:
+        """What is left out stays. They count for runs once they are published."""
+        data = self.body()
+        revision = self.revision(data.pop("revision", None))
+        if "queue" in data:
+            data["queue"] = queue_named(self.workspace, data["queue"])
+        return self.draft(edit_workflow(self.workflow(workflow), revision=revision, **data))
+
+    @operation(
+        "delete_workflow",
+        "Delete a workflow",
+        permission=Permission.EDIT_WORKFLOW,
+        answers={204: None},
+    )
+    def delete(self, request: Request, workspace: str, workflow: int) -> Response:
+        """Refused while a run of it is under way. Its runs stay readable, its name is free."""
+        delete_workflow(self.workflow(workflow))
+        return Response(status=204)
+
+
+class WorkflowDraftEndpoint(WorkflowEndpoints):
+    @operation(
+        "replace_workflow_draft",
+        "Replace a workflow's draft",
+        permission=Permission.EDIT_WORKFLOW,
+        body=DraftEditSerializer,
+        headers=IF_MATCH,
+        answers={200: WorkflowSerializer},
+        example={
+            "revision": 5,
+            "retries": 1,
+            "nodes": [
+                {"name": "load", "job": "etl/load_flights"},
+                {
+                    "name": "clean",
+                    "job": "etl/clean_flights",
+                    "retries": 2,
+                    "timeout_seconds": 600,
+                },
+            ],
+            "edges": [["load", "clean"]],
+        },
+        shows={**WORKFLOW, "revision": 6},
+    )
+    def put(self, request: Request, workspace: str, workflow: int) -> Response:
+        """Nodes, edges and settings at once: nodes and edges as they are sent, settings that are
+        left out stay. Refused with every fault, those of a node under the node's name. Of two who
+        began at the same revision the second gets 409, and in `current` what stands there now."""
+        data = self.body()
+        row = replace_draft(
+            self.workflow(workflow),
+            [WholeNode(job_path=node.pop("job"), **node) for node in data["nodes"]],
+            {(up, down) for up, down in data["edges"]},
+            revision=self.revision(data.get("revision")),
+            **{name: data[name] for name in SETTINGS if name in data},
+        )
+        return self.draft(row)
+
+
+class WorkflowPublishEndpoint(WorkflowEndpoints):
+    @operation(
+        "publish_workflow",
+        "Publish a workflow's draft",
+        permission=Permission.PUBLISH_WORKFLOW,
+        body=WorkflowPublishSerializer,
+        answers={201: WorkflowVersionSerializer},
+        example={"remarks": "cleans before it counts"},
+        shows=WORKFLOW_VERSION,
+    )
+    def post(self, request: Request, workspace: str, workflow: int) -> Response:
+        """Every run from now on takes it. Refused with every fault of the draft, each under the
+        name of its node, and where nothing has changed."""
+        version = publish(self.workflow(workflow), user=request.user, **self.body())
+        return Response(version_shown(version), status=201)
+
+
+class WorkflowVersionsEndpoint(WorkflowEndpoints):
+    @operation(
+        "list_workflow_versions",
+        "List a workflow's versions",
+        permission=Permission.VIEW,
+        query=PageQuery,
+        answers={200: page_of(WorkflowVersionBriefSerializer)},
+        shows=page_example({**VERSION, "created_by": "maya"}),
+    )
+    def get(self, request: Request, workspace: str, workflow: int) -> Response:
+        rows = self.workflow(workflow).versions.filter(number__isnull=False)
+        return self.page(
+            rows.select_related("created_by").defer("graph"), WorkflowVersionBriefSerializer
+        )
+
+
+class WorkflowVersionEndpoint(WorkflowEndpoints):
+    @operation(
+        "get_workflow_version",
+        "Get a version of a workflow",
+        permission=Permission.VIEW,
+        answers={200: WorkflowVersionSerializer},
+        shows=WORKFLOW_VERSION,
+    )
+    def get(self, request: Request, workspace: str, workflow: int, number: int) -> Response:
+        return Response(version_shown(self.version(self.workflow(workflow), number)))
+
+
+class WorkflowRunEndpoint(WorkflowEndpoints):
+    @operation(
+        "run_workflow",
+        "Run a workflow",
+        permission=Permission.RUN,
+        body=LaunchSerializer,
+        answers={201: StartedSerializer},
+        example={"parameters": {"since": "2025-11-19"}, "remarks": "after the repair"},
+        shows=STARTED,
+    )
+    def post(self, request: Request, workspace: str, workflow: int) -> Response:
+        """A published version, now. Every fault names its node."""
+        data, row = self.body(), self.workflow(workflow)
+        if "version" in data:
+            version = self.version(row, data["version"])
+        elif row.published_id is None:
+            raise Invalid(f"workflow {row.name!r} is not published; publish it, then run it")
+        else:
+            version = row.versions.select_related("workflow").get(pk=row.published_id)
+        runs = launch(
+            version,
+            cycles=[timezone.now()],
+            trigger=Trigger.API,
+            by=request.user,
+            queue=queue_named(self.workspace, data["queue"]),
+            parameters=data["parameters"],
+            remarks=data["remarks"],
+        )
+        return Response({"runs": [run.pk for run in runs]}, status=201)
+
+
+def version_shown(version: WorkflowVersion) -> Any:
+    """A frozen graph with names in the place of ids; of what is deleted, none."""
+    graph, workspace = version.graph, version.workflow.workspace_id
+    jobs = Job.objects.filter(workspace=workspace).in_bulk({node["job"] for node in graph["nodes"]})
+    queues = version.workflow.workspace.queues.in_bulk()
+    return WorkflowVersionSerializer(
+        {
+            "number": version.number,
+            "remarks": version.remarks,
+            "digest": version.digest,
+            "created_at": version.created_at,
+            "created_by": version.created_by,
+            "settings": {**graph["settings"], "queue": queues.get(graph["settings"]["queue"])},
+            "nodes": [
+                {**node, "job": jobs.get(node["job"]), "queue": queues.get(node["queue"])}
+                for node in graph["nodes"]
+            ],
+            "edges": graph["edges"],
+        }
+    ).data

@@ -1,0 +1,350 @@
+"""REST: tokens, workspaces, resource queues."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth import authenticate
+from django.utils import timezone
+from rest_framework import serializers
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.core.api import (
+    Endpoint,
+    Flag,
+    Number,
+    PageQuery,
+    Place,
+    Strict,
+    Text,
+    operation,
+    page_example,
+    page_of,
+)
+from apps.core.errors import Denied, FieldFault, Invalid
+from apps.engine.roles import Permission
+from apps.workspaces.models import ResourceQueue, TokenScope, User, Workspace
+from apps.workspaces.selectors import workspace_of
+from apps.workspaces.services import (
+    create_queue,
+    create_token,
+    create_workspace,
+    delete_queue,
+    edit_queue,
+)
+
+#: How long a token is good where the request does not say.
+TOKEN_DAYS = 90
+
+
+def thousandths(units: float) -> int:
+    """Compute units as the database keeps them."""
+    return round(units * 1000)
+
+
+class Units(serializers.FloatField):
+    """Compute units, kept in thousandths."""
+
+    def to_representation(self, value: int) -> float:
+        return value / 1000
+
+
+# --- tokens ---------------------------------------------------------------------------------
+
+
+class TokenCreateSerializer(Strict):
+    username = Text(max_length=150)
+    password = Text(max_length=4096, help_text="Of the user; it is kept nowhere.")
+    name = Text(max_length=100, help_text="What the token is for.")
+    scope = serializers.ChoiceField(
+        choices=TokenScope.values,
+        default=TokenScope.READ.value,
+        help_text="Each includes those before it: read, run, edit, admin.",
+    )
+    workspace = Text(
+        max_length=64,
+        allow_null=True,
+        default=None,
+        help_text="The only workspace that it is good for; null: every one of the user's.",
+    )
+    expires_at = serializers.DateTimeField(
+        required=False, help_text=f"Without it {TOKEN_DAYS} days from now."
+    )
+
+
+class TokenSerializer(serializers.Serializer):
+    token = serializers.CharField(help_text="Shown this once; only its SHA-256 is kept.")
+    name = serializers.CharField()
+    scope = serializers.ChoiceField(choices=TokenScope.values)
+    workspace = serializers.CharField(allow_null=True)
+    expires_at = serializers.DateTimeField()
+
+
+class TokenEndpoint(Endpoint):
+    tag = "Tokens"
+    # A session or a token that comes along changes nothing: the password decides.
+    authentication_classes = ()
+
+    @operation(
+        "create_token",
+        "Log in: get a token",
+        public=True,
+        body=TokenCreateSerializer,
+        answers={201: TokenSerializer},
+        example={
+            "username": "maya",
+            "password": "correct horse battery",
+            "name": "nightly build",
+            "scope": "run",
+            "workspace": "default",
+        },
+        shows={
+            "token": "runyard_sEQ5iX1hT0…",
+            "name": "nightly build",
+            "scope": "run",
+            "workspace": "default",
+            "expires_at": "2026-03-01T08:00:00Z",
+        },
+    )
+    def post(self, request: Request) -> Response:
+        """A wrong name, a wrong password and a user who is not active get the same answer after
+        the same time: a password is hashed in each case."""
+        data = self.body()
+        now = timezone.now()
+        expires_at = data.get("expires_at", now + timedelta(days=TOKEN_DAYS))
+        if expires_at <= now:
+            raise Invalid("lies in the past; give a time that is yet to come", "expires_at")
+        user = authenticate(request._request, username=data["username"], password=data["password"])
+        if not isinstance(user, User):
+            raise AuthenticationFailed("the user name or the password is wrong")
+        bound = workspace_of(user, data["workspace"]) if data["workspace"] else None
+        token = create_token(
+            user,
+            data["name"],
+            scope=TokenScope(data["scope"]),
+            workspace=bound,
+            expires_at=expires_at,
+        )
+        shown = {**data, "token": token, "expires_at": expires_at}
+        return Response(TokenSerializer(shown).data, status=201)
+
+
+# --- workspaces -----------------------------------------------------------------------------
+
+
+class WorkspaceCreateSerializer(Strict):
+    name = Text(
+        max_length=64, help_text="Letters, digits, `-` and `_`; it stands in every address."
+    )
+    zone = Text(max_length=64, default="UTC", help_text="IANA name, such as Europe/Berlin.")
+
+
+class WorkspaceSerializer(serializers.Serializer):
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    zone = serializers.CharField()
+    created_at = serializers.DateTimeField()
+
+
+WORKSPACE = {
+    "id": 1,
+    "name": "default",
+    "zone": "UTC",
+    "created_at": "2025-11-20T08:00:00Z",
+}
+
+
+class WorkspacesEndpoint(Endpoint):
+    tag = "Workspaces"
+
+    @operation(
+        "list_workspaces",
+        "List your workspaces",
+        query=PageQuery,
+        answers={200: page_of(WorkspaceSerializer)},
+        shows=page_example(WORKSPACE),
+    )
+    def get(self, request: Request) -> Response:
+        """A token that is bound to a workspace sees that one."""
+        rows = Workspace.objects.visible_to(request.user)
+        if request.auth is not None and request.auth.workspace_id is not None:
+            rows = rows.filter(pk=request.auth.workspace_id)
+        return self.page(rows, WorkspaceSerializer)
+
+    @operation(
+        "create_workspace",
+        "Create a workspace",
+        scope=TokenScope.ADMIN,
+        body=WorkspaceCreateSerializer,
+        answers={201: WorkspaceSerializer},
+        example={"name": "analytics", "zone": "Europe/Berlin"},
+        shows={**WORKSPACE, "name": "analytics", "zone": "Europe/Berlin"},
+    )
+    def post(self, request: Request) -> Response:
+        """For administrators of the platform. It comes with its two queues, `dev_queue` and
+        `root_queue`."""
+        if not request.user.is_superuser:
+            raise Denied("only an administrator creates workspaces; ask one")
+        if request.auth is not None and request.auth.workspace_id is not None:
+            raise Denied("this token is bound to one workspace; use one that is not")
+        made = create_workspace(**self.body(), owner=request.user)
+        return Response(WorkspaceSerializer(made).data, status=201)
+
+
+class WorkspaceEndpoint(Endpoint):
+    tag = "Workspaces"
+
+    @operation(
+        "get_workspace",
+        "Get a workspace",
+        permission=Permission.VIEW,
+        answers={200: WorkspaceSerializer},
+        shows=WORKSPACE,
+    )
+    def get(self, request: Request, workspace: str) -> Response:
+        return Response(WorkspaceSerializer(self.workspace).data)
+
+
+# --- resource queues ------------------------------------------------------------------------
+
+
+class QueueSerializer(serializers.Serializer):
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    description = serializers.CharField(allow_blank=True)
+    capacity = Units(help_text="In CU: 1 CU is 1 core and 4 GiB.")
+    used = Units(help_text="In CU, by nodes that run now.")
+    development = serializers.BooleanField(help_text="Runs of drafts may use it.")
+    production = serializers.BooleanField(help_text="All other runs may use it.")
+    spark_master = serializers.CharField()
+
+
+class QueueEditSerializer(Strict):
+    description = Text(max_length=200, allow_blank=True, required=False)
+    capacity = Number(
+        min_value=0.001, max_value=1_000_000, required=False, help_text="In CU, to three decimals."
+    )
+    development = Flag(required=False)
+    production = Flag(required=False)
+    spark_master = Text(
+        max_length=200,
+        required=False,
+        help_text="`local`, spark://host:port, yarn or k8s://https://host:port",
+    )
+
+
+class QueueCreateSerializer(QueueEditSerializer):
+    name = Text(max_length=64, help_text="Letters, digits, `-` and `_`; it stays.")
+    capacity = Number(min_value=0.001, max_value=1_000_000, help_text="In CU, to three decimals.")
+    development = Flag(default=False)
+    production = Flag(default=False)
+
+
+QUEUE = {
+    "id": 3,
+    "name": "nightly",
+    "description": "For the load of the warehouse.",
+    "capacity": 8.0,
+    "used": 0.25,
+    "development": False,
+    "production": True,
+    "spark_master": "local",
+}
+
+
+def queue_named(workspace: Workspace, name: str | None, field: str = "queue") -> Any:
+    """The queue that a body names; None for None. Raises Invalid."""
+    if name is None:
+        return None
+    queue = workspace.queues.filter(name=name).first()
+    if queue is None:
+        raise Invalid([FieldFault(field, f"there is no queue {name!r} in this workspace")])
+    return queue
+
+
+class QueueEndpoints(Endpoint):
+    tag = "Resource queues"
+    places = {"queue": Place("Name of the resource queue.", "root_queue", str)}
+
+    def columns(self) -> dict[str, Any]:
+        data = self.body()
+        if "capacity" in data:
+            data["capacity"] = thousandths(data["capacity"])
+        return data
+
+
+class QueuesEndpoint(QueueEndpoints):
+    @operation(
+        "list_queues",
+        "List resource queues",
+        permission=Permission.VIEW,
+        query=PageQuery,
+        answers={200: page_of(QueueSerializer)},
+        shows=page_example(QUEUE),
+    )
+    def get(self, request: Request, workspace: str) -> Response:
+        return self.page(self.visible(ResourceQueue.objects.all()), QueueSerializer)
+
+    @operation(
+        "create_queue",
+        "Create a resource queue",
+        permission=Permission.EDIT_QUEUE,
+        body=QueueCreateSerializer,
+        answers={201: QueueSerializer},
+        example={
+            "name": "nightly",
+            "description": "For the load of the warehouse.",
+            "capacity": 8,
+            "production": True,
+        },
+        shows={**QUEUE, "used": 0.0},
+    )
+    def post(self, request: Request, workspace: str) -> Response:
+        queue = create_queue(self.workspace, **self.columns())
+        return Response(QueueSerializer(queue).data, status=201)
+
+
+class QueueEndpoint(QueueEndpoints):
+    @operation(
+        "get_queue",
+        "Get a resource queue",
+        permission=Permission.VIEW,
+        answers={200: QueueSerializer},
+        shows=QUEUE,
+    )
+    def get(self, request: Request, workspace: str, queue: str) -> Response:
+        return Response(QueueSerializer(self.queue(queue)).data)
+
+    @operation(
+        "edit_queue",
+        "Edit a resource queue",
+        permission=Permission.EDIT_QUEUE,
+        body=QueueEditSerializer,
+        answers={200: QueueSerializer},
+        example={"capacity": 12.5},
+        shows={**QUEUE, "capacity": 12.5},
+    )
+    def patch(self, request: Request, workspace: str, queue: str) -> Response:
+        """What is left out stays. A lowered capacity ends nothing that runs."""
+        row = self.queue(queue)
+        stands = {name: getattr(row, name) for name in QueueEditSerializer._declared_fields}
+        row = edit_queue(row, **{**stands, **self.columns()})
+        return Response(QueueSerializer(row).data)
+
+    @operation(
+        "delete_queue",
+        "Delete a resource queue",
+        permission=Permission.EDIT_QUEUE,
+        answers={204: None},
+    )
+    def delete(self, request: Request, workspace: str, queue: str) -> Response:
+        """Refused while a job, a workflow or a run names it, and for `root_queue`."""
+        delete_queue(self.queue(queue))
+        return Response(status=204)
+
+    def queue(self, name: str) -> ResourceQueue:
+        row: ResourceQueue = self.one(self.visible(ResourceQueue.objects.all()), "queue", name=name)
+        return row

@@ -1,0 +1,63 @@
+"""Every address below /api/. What no line here takes is answered as a problem, not as a page."""
+
+from __future__ import annotations
+
+from django.urls import include, path, re_path
+
+from apps.core import api
+from apps.nodes import api as nodes
+from apps.runs import api as runs
+from apps.workflows import api as workflows
+from apps.workspaces import api as workspaces
+
+_job = "jobs/<int:job>"
+_workflow = "workflows/<int:workflow>"
+_run = "runs/<int:run>"
+_node = f"{_run}/nodes/<str:node>"
+_attempt = f"{_node}/attempts/<int:attempt>"
+
+in_workspace = [
+    path("queues", workspaces.QueuesEndpoint.as_view()),
+    path("queues/<str:queue>", workspaces.QueueEndpoint.as_view()),
+    path("jobs", nodes.JobsEndpoint.as_view()),
+    path(f"{_job}", nodes.JobEndpoint.as_view()),
+    path(f"{_job}/draft", nodes.JobDraftEndpoint.as_view()),
+    path(f"{_job}/publish", nodes.JobPublishEndpoint.as_view()),
+    path(f"{_job}/versions", nodes.JobVersionsEndpoint.as_view()),
+    path(f"{_job}/versions/<int:number>", nodes.JobVersionEndpoint.as_view()),
+    path(f"{_job}/run", nodes.JobRunEndpoint.as_view()),
+    path("files", nodes.FilesEndpoint.as_view()),
+    path("files/<path:path>", nodes.FileEndpoint.as_view()),
+    path("workflows", workflows.WorkflowsEndpoint.as_view()),
+    path(f"{_workflow}", workflows.WorkflowEndpoint.as_view()),
+    path(f"{_workflow}/draft", workflows.WorkflowDraftEndpoint.as_view()),
+    path(f"{_workflow}/publish", workflows.WorkflowPublishEndpoint.as_view()),
+    path(f"{_workflow}/versions", workflows.WorkflowVersionsEndpoint.as_view()),
+    path(f"{_workflow}/versions/<int:number>", workflows.WorkflowVersionEndpoint.as_view()),
+    path(f"{_workflow}/run", workflows.WorkflowRunEndpoint.as_view()),
+    path("runs", runs.RunsEndpoint.as_view()),
+    path(f"{_run}", runs.RunEndpoint.as_view()),
+    path(f"{_run}/events", runs.RunEventsEndpoint.as_view()),
+    path(f"{_run}/stop", runs.RunStopEndpoint.as_view()),
+    path(f"{_run}/rerun", runs.RunRerunEndpoint.as_view()),
+    path(f"{_run}/nodes", runs.NodeRunsEndpoint.as_view()),
+    path(f"{_node}", runs.NodeRunEndpoint.as_view()),
+    path(f"{_node}/stop", runs.NodeRunStopEndpoint.as_view()),
+    path(f"{_node}/attempts", runs.AttemptsEndpoint.as_view()),
+    path(f"{_attempt}", runs.AttemptEndpoint.as_view()),
+    path(f"{_attempt}/log", runs.LogEndpoint.as_view()),
+    path(f"{_run}/outputs", runs.OutputsEndpoint.as_view()),
+    path(f"{_run}/outputs/<int:output>", runs.OutputEndpoint.as_view()),
+]
+v1 = [
+    path("schema/", api.schema, name="api-schema"),
+    path("docs/", api.docs, name="api-docs"),
+    path("token", workspaces.TokenEndpoint.as_view()),
+    path("workspaces", workspaces.WorkspacesEndpoint.as_view()),
+    path("workspaces/<str:workspace>", workspaces.WorkspaceEndpoint.as_view()),
+    path("workspaces/<str:workspace>/", include(in_workspace)),
+]
+urlpatterns = [
+    path("v1/", include(v1)),
+    re_path("", api.not_found),
+]
