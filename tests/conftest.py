@@ -12,12 +12,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from django.conf import settings
 
 from apps.core import embedded
 from apps.core.home import Home
+
+if TYPE_CHECKING:
+    from tests.workers import Start
 
 #: What a person's shell may hold and a test must not depend on. RUNYARD_JAVA stays: it names
 #: a part of the machine, not of a home.
@@ -65,3 +69,22 @@ def django_db_modify_db_settings(servers: Home) -> None:
     from django.db import connections
 
     connections["default"].settings_dict["TEST"]["NAME"] = "runyard"
+
+
+@pytest.fixture
+def start(home: Home, tmp_path: Path, transactional_db: None) -> Iterator[Start]:
+    """Starts real workers; at the end none of them, nor of their processes, is left."""
+    from tests.waiting import until
+    from tests.workers import RealWorker
+
+    started: list[RealWorker] = []
+
+    def _start(name: str = "w", **own: object) -> RealWorker:
+        started.append(RealWorker(home, name, tmp_path, **own))
+        return started[-1]
+
+    yield _start
+    for worker in started:
+        worker.end()
+        print(worker.said())  # shown with a failed test
+        until(lambda worker=worker: not worker.children(), "the end of all children")

@@ -5,53 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from apps.engine.states import NodeState, RunState
+from apps.engine.states import RunState
 from apps.nodes.services.files import open_blob, put_file
 from apps.runs import doorbell
 from apps.runs.logs import log_of
-from apps.runs.models import Attempt, NodeRun, Output
+from apps.runs.models import Attempt, Output
 from apps.runs.services.stop import stop_node, stop_run
 from apps.workspaces.models import ResourceQueue
 from tests.factories import by_hand, job, published, workspace
 from tests.waiting import until
-from tests.workers import RealWorker, alive, attempts, ended, nodes, ticking
+from tests.workers import alive, attempts, ended, nodes, running, ticking
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
-
-Start = Callable[..., RealWorker]
-
-
-@pytest.fixture
-def start(home, tmp_path: Path, transactional_db: None) -> Iterator[Start]:
-    """Starts workers; at the end none of them, nor of their processes, is left."""
-    started: list[RealWorker] = []
-
-    def _start(name: str = "w", **settings: object) -> RealWorker:
-        started.append(RealWorker(home, name, tmp_path, **settings))
-        return started[-1]
-
-    yield _start
-    for worker in started:
-        worker.end()
-        print(worker.said())  # shown with a failed test
-        until(lambda worker=worker: not worker.children(), "the end of all children")
-
-
-def running(run, key: str) -> NodeRun:
-    """A node once it runs."""
-    node = run.nodes.get(key=key)
-
-    def is_running() -> bool:
-        node.refresh_from_db()
-        return node.state == NodeState.RUNNING
-
-    until(is_running, f"the start of {key}")
-    return node
 
 
 def only(run) -> Attempt:
