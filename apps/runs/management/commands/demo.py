@@ -115,10 +115,11 @@ class Command(BaseCommand):
         failed = NodeRun.objects.filter(run=run, state=NodeState.FAILED).order_by("ended_at")
         for node in failed:
             attempt = Attempt.objects.filter(node_run=node, number=node.attempt).first()
-            why = (attempt.error_line if attempt else "") or node.reason
+            # Without an exit code it never started, and the reason is the whole story.
+            line = attempt.error_line if attempt and node.exit_code is not None else ""
             log = reverse("runs:log", args=[sample.WORKSPACE, run.pk, node.pk])
             self.stdout.write(
-                f"\nNode {node.key} failed: {why}\n"
+                f"\nNode {node.key} failed: {line or node.reason}\n"
                 f"Its log: {address}{log}\n"
                 f"         {log_of(run.pk, node.pk, node.attempt).path}\n"
             )
