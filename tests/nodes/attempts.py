@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -71,10 +72,10 @@ def recorder(folder: Path) -> Path:
     (home / "bin").mkdir(parents=True)
     (home / "jars").mkdir()
     program = home / "bin" / "spark-submit"
+    # Through sh: a `#!` line has no room for an interpreter's path with spaces.
+    report = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
     program.write_text(
-        f"#!{sys.executable} -I\n"
-        "import json, os, sys\n"
-        "print(json.dumps([sys.argv[1:], dict(os.environ)]))\n"
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -c {shlex.quote(report)} "$@"\n'
     )
     program.chmod(0o755)
     return home
