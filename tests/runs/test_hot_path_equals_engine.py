@@ -6,12 +6,13 @@ just when the engine says so, and counters and capacity equal what the nodes add
 
 from __future__ import annotations
 
+from itertools import combinations
 from uuid import UUID, uuid4
 
 import pytest
 from django.db.models import Sum
 from django.utils import timezone
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -38,21 +39,23 @@ N = NodeState
 ME = "worker@here:1"
 #: What a queued or running node asks for, and room for two of them.
 DEMAND, CAPACITY = 250, 500
+#: Runs that are stopped at once would show little else.
+SELDOM = st.sampled_from([False] * 9 + [True])
 
 
 class Lives(RuleBasedStateMachine):
     """One run of a random graph, in a queue of its own."""
 
     @initialize(
-        edges=st.sets(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12),
-        nodes=st.integers(1, 7),
+        # One bit for each pair of nodes that an edge may lead along.
+        bits=st.integers(0, 2**15 - 1),
+        nodes=st.integers(1, 6),
         limit=st.sampled_from([None, None, 1, 2]),
     )
-    def start(self, edges: set[tuple[int, int]], nodes: int, limit: int | None) -> None:
+    def start(self, bits: int, nodes: int, limit: int | None) -> None:
         names = [f"n{i}" for i in range(nodes)]
-        self.graph = Graph.build(
-            names, {(f"n{a}", f"n{b}") for a, b in edges if a < b < nodes}
-        )
+        pairs = enumerate(combinations(names, 2))
+        self.graph = Graph.build(names, [pair for bit, pair in pairs if bits >> bit & 1])
         used = job()
         self.queue = ResourceQueue.objects.create(
             workspace=Workspace.objects.get(name="default"),
@@ -83,9 +86,7 @@ class Lives(RuleBasedStateMachine):
                 "edges": [list(edge) for edge in self.graph.edges],
             },
         )
-        [self.run] = launch(
-            version, cycles=[timezone.now()], trigger=Trigger.MANUAL, by=None
-        )
+        [self.run] = launch(version, cycles=[timezone.now()], trigger=Trigger.MANUAL, by=None)
         self.limit = limit
         self.states = dict.fromkeys(names, N.PENDING)
         self.held: list[Claim] = []
@@ -130,9 +131,7 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(
         pick=st.integers(0, 100),
-        how=st.sampled_from(
-            [N.SUCCEEDED, N.SUCCEEDED, N.SUCCEEDED, N.FAILED, N.RETRYING]
-        ),
+        how=st.sampled_from([N.SUCCEEDED, N.SUCCEEDED, N.SUCCEEDED, N.FAILED, N.RETRYING]),
         take=st.booleans(),
     )
     def finishes(self, pick: int, how: NodeState, take: bool) -> None:
@@ -142,9 +141,7 @@ class Lives(RuleBasedStateMachine):
         request = uuid4()
         retry_in = 0.0 if how is N.RETRYING else None
 
-        done = finish(
-            mine, Outcome(how, retry_in=retry_in), worker=ME, request=request, take=take
-        )
+        done = finish(mine, Outcome(how, retry_in=retry_in), worker=ME, request=request, take=take)
 
         if how is N.RETRYING and mine.key in self.asked:
             how = N.STOPPED  # a stop takes the retry away
@@ -208,10 +205,10 @@ class Lives(RuleBasedStateMachine):
         start_due_retries()
         self.settle()
 
-    @rule(pick=st.integers(0, 6))
-    def stops_a_node(self, pick: int) -> None:
+    @rule(pick=st.integers(0, 6), seldom=SELDOM)
+    def stops_a_node(self, pick: int, seldom: bool) -> None:
         key = self.graph.keys[pick % len(self.graph.keys)]
-        if self.states[key] in ENDED:
+        if self.states[key] in ENDED or not seldom:
             return
         stop_node(self.run.nodes.get(key=key), user=None)
         if self.states[key] is N.RUNNING:
@@ -221,8 +218,10 @@ class Lives(RuleBasedStateMachine):
             self.settle()
 
     @precondition(lambda self: not self.over())
-    @rule()
-    def stops_the_run(self) -> None:
+    @rule(seldom=SELDOM)
+    def stops_the_run(self, seldom: bool) -> None:
+        if not seldom:
+            return
         stop_run(self.run, user=None)
         for key, state in self.states.items():
             ready = key in next_step(self.graph, self.states).start
@@ -236,9 +235,7 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def reruns_what_failed(self) -> None:
         rerun_failed(self.run, user=None)
-        self.states = {
-            k: s if s is N.SUCCEEDED else N.PENDING for k, s in self.states.items()
-        }
+        self.states = {k: s if s is N.SUCCEEDED else N.PENDING for k, s in self.states.items()}
         self.stopping = False
         self.asked.clear()
         self.settle()
@@ -295,8 +292,11 @@ def test_sql_and_engine_agree():
         Lives,
         settings=settings(
             max_examples=60,
-            stateful_step_count=30,
+            stateful_step_count=40,
             deadline=None,
+            # A failure prints its steps; shrinking them takes minutes, so it is left to a
+            # run by hand.
+            phases=[Phase.reuse, Phase.generate],
             suppress_health_check=list(HealthCheck),
         ),
     )
