@@ -15,6 +15,10 @@ class Form(forms.Form):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("label_suffix", "")
         super().__init__(*args, **kwargs)
+        self.dress()
+
+    def dress(self) -> None:
+        """Put our classes on the widgets; again, where fields were added."""
         for field in self.fields.values():
             widget = field.widget
             if isinstance(widget, forms.CheckboxInput | forms.RadioSelect):
@@ -22,7 +26,8 @@ class Form(forms.Form):
             if isinstance(widget, forms.CheckboxSelectMultiple):
                 continue
             old = widget.attrs.get("class", "")
-            widget.attrs["class"] = f"oc-input {old}".strip()
+            if "oc-input" not in old:
+                widget.attrs["class"] = f"oc-input {old}".strip()
 
     def add_faults(self, error: Invalid) -> None:
         """Show each fault at its field, or above the form where it has none here."""

@@ -102,11 +102,9 @@ class SpecForm(Form):
     ) -> None:
         self.kind = kind
         self.declared = {declared.name: declared for declared in kind.fields}
-        self.base_fields = {
-            **{name: form_field(declared) for name, declared in self.declared.items()},
-            **type(self).base_fields,
-        }
         super().__init__(*args, **kwargs)
+        self.fields |= {name: form_field(each) for name, each in self.declared.items()}
+        self.dress()
         self.fields["queue"].queryset = queues  # type: ignore[attr-defined]
         # The text stands in the form element, the settings beside it.
         for field in self.fields.values():

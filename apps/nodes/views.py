@@ -9,8 +9,9 @@ from itertools import groupby
 
 from asgiref.sync import sync_to_async
 from django.contrib import messages
+from django.core.files.storage import default_storage
 from django.db.models import Q, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.utils import timezone
@@ -25,7 +26,7 @@ from apps.nodes.forms import CreateJobForm, MoveForm, RemarksForm, SpecForm, Upl
 from apps.nodes.kinds.registry import kind as kind_named
 from apps.nodes.kinds.registry import kinds
 from apps.nodes.models import File, Job
-from apps.nodes.services.files import delete_file, open_blob, put_file
+from apps.nodes.services.files import blob_name, delete_file, open_blob, put_file
 from apps.nodes.services.jobs import (
     create_job,
     delete_job,
@@ -165,9 +166,8 @@ def _overtaken(
     The form then names the newer revision, so that a second save knows what it replaces.
     """
     current: Job = error.current
-    form.data = form.data.copy()
-    form.data["revision"] = current.revision
-    text = form.text.name if form.text else None
+    form.data = {**form.data.dict(), "revision": current.revision}  # type: ignore[attr-defined]
+    text = form.text.name if form.text else ""
     theirs = SpecForm.values_of(form.kind, current.draft)
     mine = form.spec()
     lines = difflib.unified_diff(
@@ -317,16 +317,13 @@ def file_upload(request: Request, workspace: str) -> HttpResponse:
 
 
 @require_safe
-async def file(request: HttpRequest, workspace: str, pk: int) -> HttpResponseBase:
+async def file(request: Request, workspace: str, pk: int) -> HttpResponseBase:
     """Download a file."""
     row = await sync_to_async(_file)(request, pk)
-    try:
-        stored = await sync_to_async(open_blob)(row.sha256)
-    except FileNotFoundError:
-        raise Http404 from None
 
     async def chunks() -> AsyncIterator[bytes]:
-        with stored:
+        # Opened here: whoever hangs up before the first byte leaves nothing open.
+        with await sync_to_async(open_blob)(row.sha256) as stored:
             while chunk := await sync_to_async(stored.read)(1 << 20):
                 yield chunk
 
@@ -339,6 +336,8 @@ async def file(request: HttpRequest, workspace: str, pk: int) -> HttpResponseBas
 
 def _file(request: Request, pk: int) -> File:
     row: File = get_object_or_404(_files(request), pk=pk)
+    if not default_storage.exists(blob_name(row.sha256)):
+        raise Http404
     return row
 
 

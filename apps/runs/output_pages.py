@@ -133,12 +133,13 @@ def _json_table(text: str) -> Table | None:
         data = json.loads(text)
     except (ValueError, RecursionError):
         return None
+    rows: Any
     if isinstance(data, list) and data and all(isinstance(row, dict) for row in data):
         columns = list(dict.fromkeys(key for row in data for key in row))
-        rows: list[Any] = [[row.get(column) for column in columns] for row in data]
+        rows = [[row.get(column) for column in columns] for row in data]
         more = False
     elif isinstance(data, dict) and isinstance(data.get("columns"), list):
-        columns, rows = [str(c) for c in data["columns"]], data.get("rows")
+        columns, rows = [str(c) for c in data["columns"]], data.get("rows", [])
         if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
             return None
         more = bool(data.get("truncated"))

@@ -16,7 +16,6 @@ from django.db import connection
 from django.db.models import QuerySet
 from django.http import (
     Http404,
-    HttpRequest,
     HttpResponse,
     HttpResponseBase,
     JsonResponse,
@@ -274,7 +273,8 @@ def _watched_for_long(request: Request, pk: int, node: int) -> _Watched:
     try:
         return _watched(request, pk, node)
     finally:
-        connection.close_if_unusable_or_obsolete()
+        if not connection.in_atomic_block:  # then it is not this request's alone
+            connection.close_if_unusable_or_obsolete()
 
 
 def _offset(text: str) -> int:
@@ -300,7 +300,7 @@ def log(request: Request, workspace: str, pk: int, node: int) -> HttpResponse:
 
 
 @require_safe
-async def stream(request: HttpRequest, workspace: str, pk: int, node: int) -> HttpResponseBase:
+async def stream(request: Request, workspace: str, pk: int, node: int) -> HttpResponseBase:
     """Server-sent events of one attempt: `log` (id: the offset behind it), `state` when the
     run has moved, `end` when nothing more will come. Goes on where Last-Event-ID says."""
     watched = await sync_to_async(_watched_for_long)(request, pk, node)
@@ -353,7 +353,7 @@ def _event(name: str, data: dict[str, Any], offset: int) -> bytes:
 
 
 @require_safe
-async def raw_log(request: HttpRequest, workspace: str, pk: int, node: int) -> HttpResponseBase:
+async def raw_log(request: Request, workspace: str, pk: int, node: int) -> HttpResponseBase:
     """The whole log as it was written, to keep."""
     watched = await sync_to_async(_watched_for_long)(request, pk, node)
 

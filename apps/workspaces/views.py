@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import messages
 from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_required
@@ -43,7 +45,7 @@ def home(request: HttpRequest) -> HttpResponse:
     return redirect("workflows:list", names[0]) if len(names) == 1 else redirect("workspaces:list")
 
 
-def _count(rows: QuerySet[object]) -> Coalesce:
+def _count(rows: QuerySet[Any]) -> Coalesce:
     """How many rows belong to a workspace, counted apart: joins would multiply each other."""
     counted = rows.filter(workspace=OuterRef("pk")).order_by().values("workspace")
     number = Subquery(counted.annotate(n=Count("pk")).values("n"), output_field=IntegerField())
@@ -83,7 +85,7 @@ def switcher(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_http_methods(["GET", "POST"])
 def create(request: HttpRequest) -> HttpResponse:
-    if not request.user.is_superuser:  # type: ignore[union-attr]
+    if not request.user.is_superuser:
         raise Denied("only an administrator creates workspaces; ask one")
     form = WorkspaceForm(request.POST or None)
     if form.is_valid():

@@ -95,7 +95,7 @@ export function mount(host) {
     list.append(lines);
     while (list.childElementCount > LINES_KEPT) list.firstElementChild.remove();
     showAnchor();
-    if (following) view.scrollTop = view.scrollHeight;
+    if (following) toEnd();
     const errors = list.querySelectorAll(".oc-line-error").length;
     host.querySelector("[data-errors]").textContent = errors;
     host.querySelector("[data-next-error]").hidden = errors === 0;
@@ -106,7 +106,14 @@ export function mount(host) {
   function setFollowing(on) {
     following = on;
     follow?.setAttribute("aria-pressed", String(on));
-    if (on) view.scrollTop = view.scrollHeight;
+    if (on) toEnd();
+  }
+
+  function toEnd() {
+    view.scrollTop = view.scrollHeight;
+    requestAnimationFrame(() => {
+      if (following) view.scrollTop = view.scrollHeight;
+    });
   }
 
   let lastTop = 0;
@@ -120,12 +127,21 @@ export function mount(host) {
 
   // --- find, next error, line links
 
+  // Only the log scrolls, not the page around it. Lines that were never in view have but a
+  // guessed height, so that each look may correct the one before.
+  function show(line, looks = 8) {
+    const { top } = line.getBoundingClientRect();
+    const off = top - view.getBoundingClientRect().top - view.clientHeight / 2;
+    view.scrollTop += off;
+    if (looks && Math.abs(off) > 2) requestAnimationFrame(() => show(line, looks - 1));
+  }
+
   function go(line) {
     if (!line) return;
     setFollowing(false);
     for (const old of list.querySelectorAll(".oc-line-hit")) old.classList.remove("oc-line-hit");
     line.classList.add("oc-line-hit");
-    line.scrollIntoView({ block: "center" });
+    show(line);
   }
 
   function after(matches) {
@@ -170,7 +186,7 @@ export function mount(host) {
     const last = [...list.querySelectorAll(".oc-line-error")].at(-1);
     if (!last || list.querySelector(".oc-line-hit")) return;
     setFollowing(false);
-    last.scrollIntoView({ block: "center" });
+    show(last);
   }
 
   // --- where the lines come from
