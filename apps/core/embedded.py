@@ -8,6 +8,7 @@ to everyone.
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -273,21 +274,25 @@ def _rootless(data: Path, *, new: bool) -> tuple[str, ...]:
     no folder opened. Where namespaces are forbidden (Docker's default), it runs as nobody,
     with the one capability that lets it reach its data below folders closed to nobody. Data
     that are there already decide by their owner.
+
+    It also refuses a user without an entry in the machine's list, as containers have them;
+    a namespace gives that one a listed number too.
     """
     owner = data.stat().st_uid
+    listed = {user.pw_uid for user in pwd.getpwall()} - {0}
     if os.getuid() != 0:
         if owner != os.getuid():
             raise HomeError(f"{data} belongs to user id {owner}; run as that user")
-        return ()
-    namespace = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
+        return () if owner in listed else _namespace(listed)
     if new:
+        prefix = _namespace(listed)
         enter = ("sh", "-c", 'cd "$1" && exec "$2" --version', "sh")
-        probe = [*namespace, *enter, str(data), str(_postgres_bin() / "postgres")]
+        probe = [*prefix, *enter, str(data), str(_postgres_bin() / "postgres")]
         if shutil.which("unshare") and subprocess.run(probe, capture_output=True).returncode == 0:
-            return namespace
+            return prefix
         owner = NOBODY
     elif owner == 0:
-        return namespace
+        return _namespace(listed)
     if not shutil.which("setpriv"):
         raise EmbeddedError(
             "PostgreSQL does not run as root, and this machine has neither user namespaces nor "
@@ -300,3 +305,8 @@ def _rootless(data: Path, *, new: bool) -> tuple[str, ...]:
         # The last: access(2), by which it looks for its programs, disregards it otherwise.
         *("--bounding-set=-all,+dac_override", "--securebits=+no_setuid_fixup", "--"),
     )
+
+
+def _namespace(listed: set[int]) -> tuple[str, ...]:
+    number = min(listed, default=NOBODY)
+    return ("unshare", "--user", f"--map-user={number}", f"--map-group={number}", "--")
