@@ -118,8 +118,6 @@ class Operation:
     #: What the user's role in the URL's workspace must allow; None where there is none in it.
     permission: Permission | None
     scope: TokenScope
-    #: Needs no login.
-    public: bool
     body: type[serializers.Serializer] | Bytes | None
     query: type[serializers.Serializer] | None
     #: Request headers that mean something here: name -> what.
@@ -139,7 +137,6 @@ def operation(
     *,
     permission: Permission | None = None,
     scope: TokenScope | None = None,
-    public: bool = False,
     body: type[serializers.Serializer] | Bytes | None = None,
     query: type[serializers.Serializer] | None = None,
     headers: Mapping[str, str] | None = None,
@@ -161,7 +158,6 @@ def operation(
             description=" ".join((handler.__doc__ or "").split()),
             permission=permission,
             scope=scope,
-            public=public,
             body=body,
             query=query,
             headers=headers or {},
@@ -381,7 +377,7 @@ class Schema(AutoSchema):
         return [self.view.tag]
 
     def get_auth(self) -> list[dict[str, Any]]:
-        return [{}] if self.declared.public else [{"token": []}, {"session": []}]
+        return [{}] if self.view.public else [{"token": []}, {"session": []}]
 
     def get_override_parameters(self) -> list[Any]:
         parameters: list[Any] = [
@@ -415,13 +411,13 @@ class Schema(AutoSchema):
         declared = self.declared
         if declared.body or declared.query:
             yield from (400, 422)
-        if declared.body or not declared.public:
+        if declared.body or not self.view.public:
             yield 401
-        if not declared.public:
+        if not self.view.public:
             yield 403
         if "{" in self.path:
             yield 404
-        if self.method not in ("GET", "HEAD") and not declared.public:
+        if self.method not in ("GET", "HEAD") and not self.view.public:
             yield 409
 
     def _map_basic_serializer(self, serializer: Any, direction: Any) -> Any:
@@ -447,7 +443,7 @@ class Schema(AutoSchema):
         found: dict[str, Any] = {
             "x-codeSamples": [{"lang": "Shell", "label": "curl", "source": self._curl()}]
         }
-        if not declared.public:
+        if not self.view.public:
             found["x-runyard-scope"] = str(declared.scope)
         if declared.permission:
             found["x-runyard-permission"] = str(declared.permission)
@@ -458,7 +454,7 @@ class Schema(AutoSchema):
         declared, parts = self.declared, ["curl"]
         if self.method != "GET":
             parts.append(f"-X {self.method}")
-        if not declared.public:
+        if not self.view.public:
             parts.append('-H "Authorization: Bearer $TOKEN"')
         if isinstance(declared.body, Bytes):
             parts.append("--data-binary @file")
@@ -500,6 +496,8 @@ class Endpoint(APIView):
     """
 
     tag: ClassVar[str]
+    #: Whether it needs no login.
+    public: ClassVar[bool] = False
     #: The variables of its address.
     places: ClassVar[Mapping[str, Place]] = {
         "workspace": Place("Name of the workspace.", "default", str)
@@ -543,28 +541,35 @@ class Endpoint(APIView):
         return TokenAuthentication().authenticate_header(request)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        if "\0" in request.path:  # PostgreSQL takes none, so nothing is called so
+            raise NotFound("there is nothing under an address with a NUL character")
         super().initial(request, *args, **kwargs)
         declared = operation_of(self, request.method)
+        if not self.public:
+            self._judge(declared, kwargs.get("workspace"))
         if declared is None:
             raise exceptions.MethodNotAllowed(request.method or "")
         self.declared = declared
-        if declared.public:
-            return
-        user, token = request.user, request.auth
+
+    def _judge(self, declared: Operation | None, name: str | None) -> None:
+        """Raise unless the user may. Whoever sees nothing here learns not even what there is."""
+        user, token = self.request.user, self.request.auth
         if not user.is_authenticated:
             raise exceptions.NotAuthenticated(
                 "log in first: send a token as `Authorization: Bearer <token>`"
             )
-        if "workspace" in kwargs:
-            self.workspace = self._workspace(user, token, kwargs["workspace"])
+        if name is not None:
+            self.workspace = self._workspace(user, token, name)
+        if declared is None:
+            return
         if token is not None and not covers(token, declared.scope):
             raise Denied(
                 f"this token's scope is {token.scope}, and {declared.scope} is needed; "
                 "use another token"
             )
-        if "workspace" in kwargs:
+        if name is not None:
             if declared.permission is None:
-                raise Denied("this operation says not who may; it is closed")
+                raise Denied("this operation does not say who may; it is closed")
             require(user, self.workspace, declared.permission)
 
     def _workspace(self, user: User, token: ApiToken | None, name: str) -> Workspace:

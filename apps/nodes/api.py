@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.core.files.base import File as Stored
+from django.core.files.storage import default_storage
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
@@ -43,7 +43,7 @@ from apps.nodes.kinds.base import PARAMETERS, Kind
 from apps.nodes.kinds.registry import UnknownKind, kinds
 from apps.nodes.kinds.registry import kind as kind_named
 from apps.nodes.models import File, Job, JobVersion
-from apps.nodes.services.files import check_path, delete_file, open_blob, put_file
+from apps.nodes.services.files import blob_name, check_path, delete_file, open_blob, put_file
 from apps.nodes.services.jobs import (
     create_job,
     delete_job,
@@ -202,10 +202,10 @@ VERSION = {
     "digest": "5f0c6b5b9ea4ba5a8b1b5a3a6f3d5a2e6d8f3f0e2a9c1d7b4e5f6a7b8c9d0e1f",
     "created_at": "2025-11-20T08:05:00Z",
 }
-SPEC = {"content": "echo cleaned", "parameters": {"since": "2025-11-01"}}
+SPEC = {"content": "wc -l flights.csv", "parameters": {"since": "2025-11-01"}}
 JOB_BRIEF = {
     "id": 7,
-    "path": "etl/clean_flights",
+    "path": "etl/count_flights",
     "kind": "shell",
     "queue": "root_queue",
     "revision": 3,
@@ -269,7 +269,7 @@ class JobsEndpoint(JobEndpoints):
         body=JobCreateSerializer,
         answers={201: JobSerializer},
         example={
-            "path": "etl/clean_flights",
+            "path": "etl/count_flights",
             "kind": "shell",
             "spec": SPEC,
             "queue": "root_queue",
@@ -571,13 +571,12 @@ class FileEndpoint(FileEndpoints):
 
 def stored_bytes(sha256: str, size: int, name: str) -> HttpResponseBase:
     """Bytes of the storage as a download. Raises NotFound where they are gone."""
-    try:
-        stored: Stored = open_blob(sha256)
-    except FileNotFoundError:
-        raise NotFound(f"the bytes of {name!r} are no longer kept") from None
+    if not default_storage.exists(blob_name(sha256)):
+        raise NotFound(f"the bytes of {name!r} are no longer kept")
 
     async def chunks() -> AsyncIterator[bytes]:
-        with stored:
+        # Opened here: the answer to a HEAD is never read, and nobody would close it.
+        with await sync_to_async(open_blob, thread_sensitive=False)(sha256) as stored:
             while chunk := await sync_to_async(stored.read, thread_sensitive=False)(_CHUNK):
                 yield chunk
 

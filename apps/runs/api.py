@@ -361,9 +361,9 @@ class RunStopEndpoint(RunEndpoints):
     def post(self, request: Request, workspace: str, run: int) -> Response:
         """What waits ends at once, what runs is ended by its worker. Needs the right to operate
         runs; for a run of a draft the right to edit jobs is enough."""
-        self.body()
         row = self.run(run)
         self.may_operate(row)
+        self.body()
         stop_run(row, user=request.user)
         return Response(RunSerializer(self.run(run)).data, status=202)
 
@@ -382,8 +382,9 @@ class RunRerunEndpoint(RunEndpoints):
     def post(self, request: Request, workspace: str, run: int) -> Response:
         """Answers with the id of the run to follow: this one, or the new one. Needs the right to
         operate runs; for a run of a draft the right to edit jobs is enough."""
-        data, row = self.body(), self.run(run)
+        row = self.run(run)
         self.may_operate(row)
+        data = self.body()
         if data["scope"] == "failed":
             rerun_failed(row, user=request.user)
         else:
@@ -443,8 +444,8 @@ class NodeRunStopEndpoint(RunEndpoints):
     )
     def post(self, request: Request, workspace: str, run: int, node: str) -> Response:
         """What does not wait for it goes on. Rights as for stopping the run."""
-        self.body()
         self.may_operate(self.run(run))
+        self.body()
         stop_node(self.node(run, node), user=request.user)
         return Response(NodeRunSerializer(self.node(run, node)).data, status=202)
 

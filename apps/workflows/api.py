@@ -309,9 +309,11 @@ class WorkflowsEndpoint(WorkflowEndpoints):
         permission=Permission.EDIT_WORKFLOW,
         body=WorkflowCreateSerializer,
         answers={201: WorkflowSerializer},
-        example={"name": "flight_delays", "queue": "root_queue", "retries": 1},
+        example={"name": "weekly_report", "queue": "root_queue", "retries": 1},
         shows={
             **WORKFLOW,
+            "name": "weekly_report",
+            "description": "",
             "revision": 1,
             "published": None,
             "nodes": [],

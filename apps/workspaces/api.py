@@ -85,13 +85,13 @@ class TokenSerializer(serializers.Serializer):
 
 class TokenEndpoint(Endpoint):
     tag = "Tokens"
+    public = True
     # A session or a token that comes along changes nothing: the password decides.
     authentication_classes = ()
 
     @operation(
         "create_token",
         "Log in: get a token",
-        public=True,
         body=TokenCreateSerializer,
         answers={201: TokenSerializer},
         example={
@@ -295,12 +295,17 @@ class QueuesEndpoint(QueueEndpoints):
         body=QueueCreateSerializer,
         answers={201: QueueSerializer},
         example={
-            "name": "nightly",
-            "description": "For the load of the warehouse.",
+            "name": "weekend",
+            "description": "For what may take its time.",
             "capacity": 8,
             "production": True,
         },
-        shows={**QUEUE, "used": 0.0},
+        shows={
+            **QUEUE,
+            "name": "weekend",
+            "description": "For what may take its time.",
+            "used": 0.0,
+        },
     )
     def post(self, request: Request, workspace: str) -> Response:
         queue = create_queue(self.workspace, **self.columns())
