@@ -1,0 +1,338 @@
+"""Pages of runs: list, one run live, its log, stop and rerun."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from io import BytesIO
+from uuid import uuid4
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from django.test import AsyncClient
+
+from apps.engine.states import NodeState, RunState
+from apps.nodes.services.files import store
+from apps.runs.logs import log_of
+from apps.runs.models import Attempt, Output, Run
+from apps.runs.services.advance import advance
+from apps.runs.services.hot_path import Claim, Outcome, claim, finish
+from apps.runs.shown import Past, bars_of, last_runs, shares_of
+from tests.factories import by_hand, published, workspace
+from tests.html import requests, rows
+from tests.people import member, user
+
+RUNS = "/w/default/runs/"
+ME = "worker@here:1"
+
+SUCCEEDED = Outcome(NodeState.SUCCEEDED, exit_code=0)
+FAILED = Outcome(
+    NodeState.FAILED,
+    exit_code=1,
+    reason="exit code 1",
+    error_line="ValueError: <b>no</b> such column",
+    log_bytes=5,
+    log_lines=1,
+)
+
+
+def take() -> Claim:
+    mine = claim(workspace().queues.get(name="root_queue").pk, ME, uuid4())
+    assert mine is not None
+    return mine
+
+
+def end(mine: Claim, outcome: Outcome = SUCCEEDED) -> None:
+    if finish(mine, outcome, worker=ME, request=uuid4(), take=False).needs_advance:
+        advance(mine.run_id)
+
+
+def write(mine: Claim, data: bytes) -> None:
+    handle = log_of(mine.run_id, mine.node_run_id, mine.attempt).open_for_child()
+    os.write(handle, data)
+    os.close(handle)
+
+
+def page(run: Run, **query: str) -> str:
+    return member().get(f"{RUNS}{run.pk}/", query).content.decode()
+
+
+def live(run: Run) -> str:
+    client = member()
+    return client.get(f"{RUNS}{run.pk}/", headers={"HX-Request": "true"}).content.decode()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("many", [1, 3])
+def test_runs_newest_first(django_assert_num_queries, many):
+    client = member()
+    version = published("a", "b", edges=[("a", "b")])
+    made = [by_hand(version).pk for _ in range(many)]
+
+    # session, user, member; runs
+    with django_assert_num_queries(4):
+        html = client.get(RUNS).content.decode()
+
+    assert [row[:5] for row in rows(html)] == [
+        [str(pk), "Pending", "flow v1", "Manual", "of 2"] for pk in reversed(made)
+    ]
+    assert requests(html) == [RUNS]
+
+
+@pytest.mark.django_db
+def test_filters_are_in_the_address_and_pages_go_on_by_key():
+    client, version = member(), published("a")
+    made = [by_hand(version).pk for _ in range(53)]
+    end(take())
+
+    first = client.get(RUNS, {"state": "open", "q": "FLO"}).content.decode()
+    assert [row[0] for row in rows(first)] == [str(pk) for pk in reversed(made[3:])]
+    assert f"?state=open&amp;q=FLO&amp;before={made[3]}" in first
+
+    second = client.get(RUNS, {"state": "open", "before": made[3]}).content.decode()
+    assert [row[0] for row in rows(second)] == [str(pk) for pk in reversed(made[1:3])]
+    assert requests(second) == []
+    assert [row[0] for row in rows(client.get(RUNS, {"state": "succeeded"}).content.decode())] == [
+        str(made[0])
+    ]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("odd", ["x", "-1", "9" * 40, ""])
+def test_an_odd_page_key_is_the_first_page(odd):
+    by_hand(published("a"))
+
+    answer = member().get(RUNS, {"before": odd})
+
+    assert (answer.status_code, len(rows(answer.content.decode()))) == (200, 1)
+
+
+@pytest.mark.django_db
+def test_a_running_run_asks_for_itself_and_says_what_each_node_waits_for():
+    run = by_hand(published("a", "b", edges=[("a", "b")]))
+    take()
+
+    html = page(run)
+
+    listed = rows(html)
+    assert [row[0] for row in listed] == ["(Running) a", "(Pending) b"]
+    assert listed[1][4] == "waits for a"
+    node = run.nodes.get(key="a").pk
+    assert requests(html) == [
+        f"{RUNS}{run.pk}/",
+        f"{RUNS}{run.pk}/nodes/{node}/?part=head&amp;shown=1&amp;tab=log",
+    ]
+
+
+@pytest.mark.django_db
+def test_a_waiting_node_says_which_queue_lacks_how_much():
+    queue = workspace().queues.get(name="root_queue")
+    queue.capacity = 250
+    queue.save()
+    run = by_hand(published("a", "b"))
+    take()
+
+    assert rows(page(run))[1][4] == (
+        "(Waiting) waits for 0.25 CU in queue root_queue, which has 0 of 0.25 free"
+    )
+
+
+@pytest.mark.django_db
+def test_the_page_stops_asking_when_the_run_is_over():
+    run = by_hand(published("a"))
+    end(take())
+
+    assert requests(page(run)) == []
+    assert requests(live(run)) == []
+
+
+@pytest.mark.django_db
+def test_a_failed_run_opens_on_the_node_that_failed_and_why():
+    run = by_hand(published("a", "good", "b", "c", edges=[("a", "b"), ("b", "c")]))
+    for _ in range(2):
+        mine = take()
+        end(mine, FAILED if mine.key == "a" else SUCCEEDED)
+
+    html = page(run)
+
+    assert "<b>ValueError</b>: &lt;b&gt;no&lt;/b&gt; such column" in html
+    assert "<strong>2 nodes not run</strong>: b, c" in html
+    assert 'aria-label="Node a"' in html
+    assert "Rerun failed + downstream (3)" in html
+    assert [row[0] + " " + row[4] for row in rows(html) if "Not run" in row[0]] == [
+        "(Not run) b blocked by a",
+        "(Not run) c blocked by b",
+    ]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("many", [1, 4])
+def test_a_run_page_reads_as_often_whatever_its_size(django_assert_num_queries, many):
+    run = by_hand(published(*(f"n{n}" for n in range(many))))
+    client = member()
+    for _ in range(many):
+        mine = take()
+        sha256, size = store(BytesIO(b"# Report\n"))
+        end(mine)
+        attempt = Attempt.objects.get(node_run=mine.node_run_id)
+        Output.objects.create(attempt=attempt, name="report.md", sha256=sha256, size=size)
+
+    # session, user, member; run, nodes, attempts, outputs; run before and after; the panel's
+    # attempts
+    with django_assert_num_queries(10):
+        html = client.get(f"{RUNS}{run.pk}/").content.decode()
+
+    assert html.count("<h1>Report</h1>") == many
+
+
+@pytest.mark.django_db
+def test_the_panel_is_new_when_a_new_attempt_has_begun():
+    run = by_hand(published("a", retries=1, retry_interval_seconds=0))
+    node = run.nodes.get()
+    client, here = member(), f"{RUNS}{run.pk}/nodes/{node.pk}/"
+    end(take(), Outcome(NodeState.RETRYING, exit_code=1, retry_in=0))
+
+    same = client.get(here, {"part": "head", "shown": "1"}, headers={"HX-Request": "true"})
+    other = client.get(here, {"part": "head", "shown": ""}, headers={"HX-Request": "true"})
+
+    assert "HX-Retarget" not in same.headers
+    assert same.content.decode().count('id="oc-node-head"') == 1
+    assert (other.headers["HX-Retarget"], other.headers["HX-Reswap"]) == ("#oc-node", "outerHTML")
+    assert 'data-module="log"' in other.content.decode()
+
+
+@pytest.mark.django_db
+def test_stop_and_rerun_by_button():
+    client = member()
+    run = by_hand(published("a", "b", edges=[("a", "b")]))
+
+    client.post(f"{RUNS}{run.pk}/stop/")
+    run.refresh_from_db()
+    assert run.state == RunState.STOPPED
+    assert client.post(f"{RUNS}{run.pk}/stop/").status_code == 409
+
+    again = client.post(f"{RUNS}{run.pk}/rerun-failed/")
+    run.refresh_from_db()
+    assert (again.headers["Location"], run.state) == (f"{RUNS}{run.pk}/", RunState.RUNNING)
+
+    client.post(f"{RUNS}{run.pk}/stop/")
+    whole = client.post(f"{RUNS}{run.pk}/rerun/")
+    new = Run.objects.latest("pk")
+    assert (whole.headers["Location"], new.rerun_of) == (f"{RUNS}{new.pk}/", run)
+
+
+@pytest.mark.django_db
+def test_the_log_by_stretches_until_nothing_more_can_come():
+    run = by_hand(published("a"))
+    mine = take()
+    write(mine, b"</script> one\n")
+    client, here = member(), f"{RUNS}{run.pk}/nodes/{mine.node_run_id}/log/"
+
+    first = client.get(here, {"attempt": 1, "from": 0}).json()
+    assert first == {"from": 0, "to": 14, "text": "</script> one\n", "ended": False}
+
+    write(mine, b"two\n")
+    end(mine)
+    second = client.get(here, {"attempt": 1, "from": 14}).json()
+    assert second == {"from": 14, "to": 18, "text": "two\n", "ended": True}
+    assert client.get(here, {"attempt": 2}).status_code == 404
+
+
+async def stream_of(url: str, headers: dict[str, str] | None = None) -> list[tuple[str, str, dict]]:
+    """The events of a stream that ends: (name, id, data)."""
+    client = AsyncClient()
+    await client.aforce_login(await sync_to_async(user)())
+    answer = await client.get(url, headers=headers or {})
+    assert answer.headers["Content-Type"] == "text/event-stream"
+    text = b"".join([part async for part in answer.streaming_content]).decode()
+    events = []
+    for block in text.split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line[1:])
+        if "event" in lines:
+            events.append((lines["event"], lines["id"], json.loads(lines["data"])))
+    return events
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stream_gives_the_log_and_its_end_and_goes_on_where_it_was_cut():
+    run = by_hand(published("a"))
+    mine = take()
+    write(mine, "héllo\r\nworld\n".encode())
+    end(mine)
+    url = f"{RUNS}{run.pk}/nodes/{mine.node_run_id}/stream/?attempt=1&from=0"
+
+    whole = async_to_sync(stream_of)(url)
+    rest = async_to_sync(stream_of)(url, {"Last-Event-ID": "8"})
+
+    assert whole == [
+        ("log", "14", {"from": 0, "to": 14, "text": "héllo\r\nworld\n"}),
+        ("end", "14", {}),
+    ]
+    assert rest == [("log", "14", {"from": 8, "to": 14, "text": "world\n"}), ("end", "14", {})]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stream_tells_of_lines_and_states_as_they_come():
+    run = by_hand(published("a"))
+    mine = take()
+    url = f"{RUNS}{run.pk}/nodes/{mine.node_run_id}/stream/?attempt=1&from=0"
+
+    async def follow() -> list[str]:
+        reading = asyncio.create_task(stream_of(url))
+        write(mine, b"late\n")
+        await sync_to_async(end)(mine)
+        return [name for name, _, _ in await reading]
+
+    assert async_to_sync(follow)() in (
+        ["log", "state", "end"],
+        ["state", "log", "end"],
+        ["log", "end"],
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_whole_log_as_a_file():
+    run = by_hand(published("a"))
+    mine = take()
+    content = b"\xff\x1b[31mred\n" * 200_000
+    write(mine, content)
+
+    async def read() -> tuple[dict[str, str], bytes]:
+        client = AsyncClient()
+        await client.aforce_login(await sync_to_async(user)())
+        answer = await client.get(f"{RUNS}{run.pk}/nodes/{mine.node_run_id}/raw/?attempt=1")
+        return answer.headers, b"".join([part async for part in answer.streaming_content])
+
+    headers, got = async_to_sync(read)()
+
+    assert got == content
+    assert headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert headers["Content-Disposition"] == (
+        f'attachment; filename="run-{run.pk}-node-{mine.node_run_id}-attempt-1.log"'
+    )
+
+
+def test_bars_are_as_high_as_the_runs_were_long_and_shares_never_vanish():
+    bars = bars_of([Past(1, "succeeded", 10), Past(2, "failed", 1), Past(3, "running", None)])
+
+    assert [(bar.x, bar.height) for bar in bars] == [(0, 18.0), (4, 3.6), (8, 9.0)]
+    shares = shares_of([("succeeded", 999), ("failed", 1)])
+    assert [(share.state, share.width > 4.5) for share in shares] == [
+        ("succeeded", True),
+        ("failed", True),
+    ]
+    assert round(sum(share.width for share in shares), 1) == 100
+
+
+@pytest.mark.django_db
+def test_last_runs_are_each_workflows_newest_oldest_first():
+    version, other = published("a"), published("a", name="other")
+    made = [by_hand(version).pk for _ in range(4)]
+
+    found = last_runs([version.workflow_id, other.workflow_id], count=3)
+
+    assert {pk: [each.pk for each in past] for pk, past in found.items()} == {
+        version.workflow_id: made[1:],
+        other.workflow_id: [],
+    }
