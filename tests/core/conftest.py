@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 class Up:
     """A real `manage.py up` in a home of its own."""
 
-    def __init__(self, home: Home, *arguments: str) -> None:
+    def __init__(self, home: Home, *arguments: str, **variables: str) -> None:
         self.home = home
         descriptor, name = tempfile.mkstemp(prefix="output-", dir=home.path.parent)
         self.output = Path(name)
@@ -32,7 +32,7 @@ class Up:
             self.process = subprocess.Popen(
                 [sys.executable, "manage.py", "up", "--port", "0", *arguments],
                 cwd=ROOT,
-                env=environment(home),
+                env={**environment(home), **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -109,8 +109,8 @@ def up(fresh_home: Home) -> Iterator[Callable[..., Up]]:
     """Start `up`; whatever of it the test leaves behind is killed."""
     started: list[Up] = []
 
-    def start(*arguments: str, home: Home = fresh_home) -> Up:
-        started.append(Up(home, *arguments))
+    def start(*arguments: str, home: Home = fresh_home, **variables: str) -> Up:
+        started.append(Up(home, *arguments, **variables))
         return started[-1]
 
     yield start

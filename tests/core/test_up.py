@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+from apps.core import embedded
 from apps.core.embedded import Postgres
 from apps.core.home import Home
 from tests.core.conftest import ROOT, connect, environment, processes_of
@@ -115,6 +117,26 @@ def test_two_homes_run_side_by_side(up, fresh_home, tmp_path):
     assert one.address != two.address
     assert one.end() == 0
     assert status_of(two.address) < 400
+
+
+def test_up_runs_on_the_servers_that_urls_name(up, fresh_home, tmp_path):
+    theirs = Home(tmp_path / "theirs")
+    with embedded.servers(theirs):
+        it = up(
+            DATABASE_URL=f"postgres://runyard@{quote(str(theirs.sockets), safe='')}/runyard",
+            BROKER_URL=f"redis+socket://{theirs.sockets}/valkey.sock",
+        ).ready()
+
+        assert sorted(it.pids()) == ["beat", "web", "worker"]
+        assert status_of(it.address) < 400
+        with connect(theirs) as session:
+            assert session.execute("SELECT username FROM workspaces_user").fetchall() == [
+                ("admin",)
+            ]
+        assert it.end() == 0
+
+    assert not fresh_home.database.exists()
+    assert processes_of(fresh_home) == {}
 
 
 def test_taken_port_is_said_before_anything_starts(fresh_home):
