@@ -108,6 +108,27 @@ def test_ctrl_c_while_it_starts_leaves_no_process(up, fresh_home):
     assert processes_of(fresh_home) == {}
 
 
+def test_ctrl_c_takes_a_running_job_along_and_hands_its_node_back(up, fresh_home):
+    it = up(RUNYARD_STOP_GRACE_SECONDS="1").ready()
+    started = manage(
+        fresh_home,
+        *("shell", "--no-imports", "-c"),
+        "from tests.factories import by_hand, published\n"
+        "by_hand(published('stubborn', content='trap : TERM; sleep 3600; sleep 3600'))",
+    )
+    assert (started.returncode, started.stderr) == (0, "")
+    until(lambda: "sleep 3600" in str(processes_of(fresh_home)), "the job")
+
+    assert it.end() == 0
+
+    assert processes_of(fresh_home) == {}
+    assert "does not end" not in it.text
+    # No failure of its own; the next worker runs it again.
+    with embedded.servers(fresh_home), connect(fresh_home) as session:
+        node = session.execute("SELECT state, failures FROM runs_noderun").fetchone()
+    assert node == ("queued", 0)
+
+
 def test_two_homes_run_side_by_side(up, fresh_home, tmp_path):
     other = Home(tmp_path / "other")
 
