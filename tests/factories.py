@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 from django.utils import timezone
 
@@ -66,7 +67,7 @@ def published(
 
 def chain(n: int, **kwargs: object) -> WorkflowVersion:
     names = [f"n{i:03}" for i in range(n)]
-    return published(*names, edges=list(zip(names, names[1:], strict=False)), **kwargs)
+    return published(*names, edges=pairwise(names), **kwargs)
 
 
 def by_hand(version: WorkflowVersion, **kwargs: object) -> Run:

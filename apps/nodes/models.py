@@ -81,9 +81,7 @@ class JobVersion(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                fields=["job", "number"], name="job_version_number_once"
-            ),
+            models.UniqueConstraint(fields=["job", "number"], name="job_version_number_once"),
         ]
 
     def __str__(self) -> str:
@@ -107,9 +105,7 @@ class File(models.Model):
     class Meta:
         ordering = ["path"]
         constraints = [
-            models.UniqueConstraint(
-                fields=["workspace", "path"], name="file_path_once"
-            ),
+            models.UniqueConstraint(fields=["workspace", "path"], name="file_path_once"),
         ]
 
     def __str__(self) -> str:

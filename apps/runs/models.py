@@ -34,12 +34,8 @@ class Run(models.Model):
     """
 
     workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="runs")
-    workflow = models.ForeignKey(
-        Workflow, models.CASCADE, null=True, related_name="runs"
-    )
-    version = models.ForeignKey(
-        WorkflowVersion, models.PROTECT, null=True, related_name="runs"
-    )
+    workflow = models.ForeignKey(Workflow, models.CASCADE, null=True, related_name="runs")
+    version = models.ForeignKey(WorkflowVersion, models.PROTECT, null=True, related_name="runs")
     #: The job of an ad-hoc run; None for a workflow's.
     job = models.ForeignKey(Job, models.CASCADE, null=True, related_name="runs")
     #: Name of the workflow or path of the job at launch; outlives both.
@@ -48,9 +44,7 @@ class Run(models.Model):
     flow = models.BigIntegerField()
     #: When it is, or would have been, due (UTC); a manual run's is the time of the request.
     cycle = models.DateTimeField()
-    trigger = models.CharField(
-        max_length=10, choices=[(t.value, t.value) for t in Trigger]
-    )
+    trigger = models.CharField(max_length=10, choices=[(t.value, t.value) for t in Trigger])
     state = models.CharField(
         max_length=10,
         choices=[(s.value, s.value) for s in RunState],
@@ -73,9 +67,7 @@ class Run(models.Model):
     #: Parameters given at launch; they win over the job's.
     parameters = models.JSONField(default=dict)
     remarks = models.TextField(blank=True)
-    rerun_of = models.ForeignKey(
-        "self", models.SET_NULL, null=True, related_name="reruns"
-    )
+    rerun_of = models.ForeignKey("self", models.SET_NULL, null=True, related_name="reruns")
 
     total = models.PositiveIntegerField(default=0)
     active = models.PositiveIntegerField(default=0)
@@ -107,8 +99,7 @@ class Run(models.Model):
             ),
             models.CheckConstraint(
                 condition=~(
-                    Q(state__in=["succeeded", "failed", "stopped"])
-                    ^ Q(ended_at__isnull=False)
+                    Q(state__in=["succeeded", "failed", "stopped"]) ^ Q(ended_at__isnull=False)
                 ),
                 name="run_ended_iff_final",
             ),
@@ -121,9 +112,7 @@ class Run(models.Model):
             # The lists, newest first: of a workspace, of a workflow, of a job.
             models.Index(fields=["workspace", "-id"], name="run_by_workspace"),
             models.Index(fields=["workflow", "-id"], name="run_by_workflow"),
-            models.Index(
-                fields=["job", "-id"], name="run_by_job", condition=Q(job__isnull=False)
-            ),
+            models.Index(fields=["job", "-id"], name="run_by_job", condition=Q(job__isnull=False)),
             # The sweep: what is not over?
             models.Index(
                 fields=["id"],
@@ -147,12 +136,8 @@ class NodeRun(models.Model):
     # have none of their own: the unique key and the partial indexes below serve them.
     run = models.ForeignKey(Run, models.CASCADE, related_name="nodes", db_index=False)
     key = models.CharField(max_length=64)
-    job_version = models.ForeignKey(
-        JobVersion, models.PROTECT, related_name="+", db_index=False
-    )
-    queue = models.ForeignKey(
-        ResourceQueue, models.PROTECT, related_name="+", db_index=False
-    )
+    job_version = models.ForeignKey(JobVersion, models.PROTECT, related_name="+", db_index=False)
+    queue = models.ForeignKey(ResourceQueue, models.PROTECT, related_name="+", db_index=False)
     flow = models.BigIntegerField()
     #: What it asks of its queue while it runs, in thousandths of a CU.
     demand = models.PositiveIntegerField()
@@ -230,9 +215,7 @@ class NodeRun(models.Model):
                 condition=Q(state="queued"),
             ),
             # Renewal and sweep: what runs, where? None on lease_until, so that renewal stays HOT.
-            models.Index(
-                fields=["worker"], name="node_run_running", condition=Q(state="running")
-            ),
+            models.Index(fields=["worker"], name="node_run_running", condition=Q(state="running")),
             # The tick: whose pause is over?
             models.Index(
                 fields=["retry_at"],
@@ -254,9 +237,7 @@ class NodeRun(models.Model):
 class Attempt(models.Model):
     """One start of a node run: what came of it, and where its log ends."""
 
-    node_run = models.ForeignKey(
-        NodeRun, models.CASCADE, related_name="attempts", db_index=False
-    )
+    node_run = models.ForeignKey(NodeRun, models.CASCADE, related_name="attempts", db_index=False)
     number = models.PositiveIntegerField()
     state = models.CharField(
         max_length=12,

@@ -21,7 +21,7 @@ ADMIN = "admin"
 #: Every workspace starts with these; the second cannot be deleted.
 DEV_QUEUE, ROOT_QUEUE = "dev_queue", "root_queue"
 #: A token in clear begins with this, so that scanners of repositories find a leaked one.
-TOKEN_PREFIX = "runyard_"
+TOKEN_PREFIX = "runyard_"  # noqa: S105 -- the part that is no secret
 
 
 @transaction.atomic

@@ -53,7 +53,7 @@ def store(content: IO[bytes]) -> tuple[str, int]:
     return hashed.hexdigest(), size
 
 
-def open_blob(sha256: str) -> Stored:
+def open_blob(sha256: str) -> Stored[bytes]:
     """The bytes under a hash. Raises FileNotFoundError."""
     return default_storage.open(blob_name(sha256))
 

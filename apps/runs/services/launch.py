@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db import connection, transaction
 
@@ -16,7 +17,7 @@ from apps.nodes.kinds.registry import kind as kind_named
 from apps.nodes.models import Job, JobVersion
 from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import NodeRun, Run, RunEvent
-from apps.workflows.models import WorkflowVersion
+from apps.workflows.models import Workflow, WorkflowVersion
 from apps.workspaces.models import ResourceQueue, User
 
 
@@ -61,6 +62,8 @@ def launch(
     Raises Invalid, naming each node, if a job is not published, or a queue is missing, not
     for this trigger's environment, or smaller than what the node asks.
     """
+    owner: Workflow | Job
+    columns: dict[str, Any]
     if isinstance(what, WorkflowVersion):
         owner, plan = what.workflow, _plan_of_workflow(what, trigger, queue)
         settings = what.graph["settings"]
@@ -127,7 +130,9 @@ def _plan_of_workflow(
     nodes: dict[str, _Node] = {}
     for node in graph["nodes"]:
         job, number = jobs.get(node["job"]), node["job_version_number"]
-        job_version = job and (pinned.get((job.pk, number)) if number else job.published)
+        job_version = None
+        if job is not None:
+            job_version = pinned.get((job.pk, number)) if number else job.published
         if job_version is None:
             what = f"job {job.path!r}" if job else "its job"
             faults.append(

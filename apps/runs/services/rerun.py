@@ -10,21 +10,25 @@ from django.db.models import F
 from apps.core.errors import Conflict
 from apps.engine.graph import Graph
 from apps.engine.states import By, Hold, NodeState, RunState, Trigger
+from apps.nodes.models import JobVersion
 from apps.runs.models import NodeRun, Run, RunEvent
 from apps.runs.services.advance import recount
 from apps.runs.services.launch import launch
 from apps.runs.services.moves import admit, move_all
-from apps.workspaces.models import User
+from apps.workflows.models import WorkflowVersion
+from apps.workspaces.models import ResourceQueue, User
 
 
 def rerun(run: Run, *, user: User | None) -> Run:
     """Run everything again, for the same cycle, as a new run with the newest job versions."""
     trigger = Trigger.DEBUG if run.trigger == Trigger.DEBUG else Trigger.MANUAL
-    first = run.nodes.select_related("job_version__job", "queue").first()
+    what: WorkflowVersion | JobVersion
+    queue: ResourceQueue | None
     if run.version:
         what, queue = run.version, None
     else:
-        what, queue = first.job_version, first.queue
+        only = run.nodes.select_related("job_version__job", "queue").get()
+        what, queue = only.job_version, only.queue
     [again] = launch(
         what,
         cycles=[run.cycle],
