@@ -10,9 +10,7 @@ from enum import StrEnum
 
 
 class NodeState(StrEnum):
-    PENDING = (
-        "pending"  # waits for upstreams, a pause, a limit: `queued` lacks only capacity
-    )
+    PENDING = "pending"  # waits for upstreams, a pause, a limit: `queued` lacks only capacity
     QUEUED = "queued"
     RUNNING = "running"
     RETRYING = "retrying"  # failed, waits for the start of its next attempt
@@ -73,9 +71,7 @@ class By(StrEnum):
 
 
 ACTIVE = frozenset({NodeState.QUEUED, NodeState.RUNNING, NodeState.RETRYING})
-ENDED = frozenset(
-    {NodeState.SUCCEEDED, NodeState.FAILED, NodeState.STOPPED, NodeState.CANCELLED}
-)
+ENDED = frozenset({NodeState.SUCCEEDED, NodeState.FAILED, NodeState.STOPPED, NodeState.CANCELLED})
 RUN_ENDED = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.STOPPED})
 
 _N = NodeState
@@ -86,15 +82,11 @@ ARROWS: dict[tuple[NodeState, NodeState], frozenset[By]] = {
     (_N.QUEUED, _N.PENDING): frozenset({By.ENGINE, By.PERSON}),  # pause
     (_N.QUEUED, _N.RUNNING): frozenset({By.WORKER}),
     (_N.RUNNING, _N.SUCCEEDED): frozenset({By.WORKER}),
-    (_N.RUNNING, _N.FAILED): frozenset(
-        {By.WORKER, By.ENGINE}
-    ),  # engine: losses used up
+    (_N.RUNNING, _N.FAILED): frozenset({By.WORKER, By.ENGINE}),  # engine: losses used up
     (_N.RUNNING, _N.RETRYING): frozenset({By.WORKER}),
     (_N.RUNNING, _N.STOPPED): frozenset({By.WORKER, By.ENGINE}),
     (_N.RUNNING, _N.CANCELLED): frozenset({By.WORKER, By.ENGINE}),
-    (_N.RUNNING, _N.PENDING): frozenset(
-        {By.WORKER, By.ENGINE}
-    ),  # handed back; lease lost
+    (_N.RUNNING, _N.PENDING): frozenset({By.WORKER, By.ENGINE}),  # handed back; lease lost
     (_N.RETRYING, _N.PENDING): frozenset({By.ENGINE}),  # its pause is over
     # Ended before it ran.
     (_N.PENDING, _N.STOPPED): frozenset({By.PERSON}),
