@@ -176,6 +176,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
+    except OverflowError as error:
+        raise CannotRun(f"there is no port {port}; choose one from 1 to 65535") from error
     except OSError as error:
         # create_server adds the address to the system's word; a name that is unknown has none.
         system = None if isinstance(error, socket.gaierror) else error.errno

@@ -23,6 +23,8 @@ class Command(BaseCommand):
         )
 
     def handle(self, *, host: str, port: int, workers: int, **_: Any) -> None:
+        if workers < 1:
+            raise CommandError("--workers takes a number from 1 up")
         try:
             with (
                 ends_on_signal(),
