@@ -54,7 +54,8 @@ class Program:
         else:
             content = {}
         extra = {name.replace("_", "-"): value for name, value in headers.items()}
-        url = place if place.startswith("/") else (self.base + place).removesuffix("/")
+        url = place if place.startswith("/") else self.base + place
+        url = url if place else url.removesuffix("/")
         return self.client.generic(method, url, headers={**self.headers, **extra}, **content)
 
     def get(self, place: str = "", **headers: str) -> HttpResponse:
@@ -91,8 +92,8 @@ def program(role: Role | None = Role.OWNER, scope: TokenScope = TokenScope.ADMIN
 
 def body_of(response: HttpResponse) -> bytes:
     """Whole, also of a stream that only a server under ASGI reads."""
-    if not response.streaming:
-        return response.content
+    if not response.streaming or not response.is_async:
+        return response.getvalue()
 
     async def read() -> bytes:
         return b"".join([chunk async for chunk in response.streaming_content])
