@@ -21,6 +21,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 # every task: 13 ms a hop instead of 3.
 app = Celery("runyard", fixups=[])
 app.config_from_object("django.conf:settings", namespace="CELERY")
+# Also for the threads that a web process answers in: without it `current_app` is there an app
+# without our settings, and no bell rings.
+app.set_default()
 
 #: Signals that come so close together are one: a terminal's Ctrl-C reaches a whole group.
 _ONE_SIGNAL_SECONDS = 0.5
