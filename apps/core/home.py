@@ -56,7 +56,7 @@ class Home:
 
     @property
     def logs(self) -> Path:
-        """Job logs: <run>/<node run>/<attempt>.log."""
+        """Job logs: <run>/<node run>.<attempt>.log."""
         return self.path / "logs"
 
     @property

@@ -1,4 +1,4 @@
-"""One attempt on this machine, from its claim to its outcome: folder, child, log.
+"""One attempt on this machine, from its claim to its outcome: desk, child, log.
 
 A slot's thread calls `run`, which blocks until the child has ended. The worker's other threads
 meanwhile call `look`, `end`, `release` and `lose`: they only signal the child and leave word,
@@ -11,7 +11,6 @@ import logging
 import os
 import pwd
 import random
-import shutil
 import signal
 import threading
 import time
@@ -27,13 +26,14 @@ from django.db import InterfaceError, OperationalError, connection
 from apps.engine.retry import RetryPolicy, retry_delay
 from apps.engine.states import NodeState
 from apps.nodes import python_environments as pythons
-from apps.nodes.kinds.base import CannotStart, Command, Context, Kind, Spark, write_files
+from apps.nodes.kinds.base import CannotStart, Command, Context, Kind, Spark
 from apps.nodes.kinds.registry import UnknownKind, kind
 from apps.nodes.last_error import last_error_line
 from apps.nodes.process import WORKER, Child, Identity, Strays, exit_reason, hand_over, start
 from apps.nodes.spark import SparkTrace, find_spark
+from apps.runs.desks import Desk, Desks
 from apps.runs.guard import Guard, now
-from apps.runs.logs import TAIL_BYTES, AttemptLog, Reader, log_of
+from apps.runs.logs import TAIL_BYTES, AttemptLog, Blanks, Reader, log_of
 from apps.runs.services.hot_path import Claim, Outcome
 from apps.runs.services.outputs import store_outputs
 from apps.runs.services.prepare import (
@@ -49,6 +49,8 @@ logger = logging.getLogger(__name__)
 
 #: How much of a failed log's end is searched for the line that says why.
 _ERROR_BYTES = 64 * 1024
+#: Read of a log at one look. Of what a job prints faster, lines may go uncounted.
+_LOOK_BYTES = 256 << 20
 #: With less room than this the disk of the logs counts as full.
 _FULL_BYTES = 1 << 20
 
@@ -79,8 +81,8 @@ class Bench:
     """What a worker offers each attempt that it runs."""
 
     worker: str
-    #: Where the attempts' folders lie. The worker's own, passable for all.
-    folder: Path
+    desks: Desks
+    blanks: Blanks
     identity: Identity
     guard: Guard
     strays: Strays
@@ -99,7 +101,6 @@ class Execution:
         self.is_released = False
         #: Spark's application, newly found and not yet saved: (id, address of its UI).
         self.news: tuple[str, str] | None = None
-        self.folder = bench.folder / mine.mark
         self._bench = bench
         #: Between the start of a child and whoever wants none to start, or it to end.
         self._lock = threading.Lock()
@@ -122,17 +123,17 @@ class Execution:
         code: int | None = None
         fault = ""
         try:
-            code = self._run()
-        except CannotStart as error:
-            fault = str(error)
-        except (UnknownKind, OSError) as error:
-            fault = f"cannot be started: {error}"
-        except (OperationalError, InterfaceError):
-            return None  # the database was away for longer than the lease
-        except Exception as error:  # a kind may be anyone's code; the reason is shown with the run
-            logger.exception("attempt %s cannot be started", self.mine.mark)
-            fault = f"cannot be started: {type(error).__name__}: {error}"
-        try:
+            try:
+                code = self._run()
+            except CannotStart as error:
+                fault = str(error)
+            except (UnknownKind, OSError) as error:
+                fault = f"cannot be started: {error}"
+            except (OperationalError, InterfaceError):
+                return None  # the database was away for longer than the lease
+            except Exception as error:  # a kind may be anyone's code; people see it at the run
+                logger.exception("attempt %s cannot be started", self.mine.mark)
+                fault = f"cannot be started: {type(error).__name__}: {error}"
             return self._outcome(code, fault)
         finally:
             with self._reading:
@@ -140,36 +141,43 @@ class Execution:
             if handle >= 0:
                 os.close(handle)
 
-    def remove_folder(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _run(self) -> int | None:
         mine = self.mine
         self._log = log_of(mine.run_id, mine.node_run_id, mine.attempt)
-        self._handle = self._log.open_for_child()
+        self._handle = self._log.open_for_child(self._bench.blanks.take())
         prepared = insist(lambda: prepare(mine), self.is_ours)
         uid = self._bench.identity.uid(prepared.run.workspace_id)
         if uid is not None:
+            # Programs that open /dev/stderr open the file anew, under the job's own rights.
             os.fchown(self._handle, uid, uid)
         what = kind(prepared.job.kind)
-        context = self._context(prepared, what, uid)
-        os.mkdir(self.folder, 0o700)
-        for path, sha256 in prepared.job.files.items():
+        desk = self._bench.desks.take(what.name)
+        try:
+            return self._work(prepared, what, desk, uid)
+        finally:
+            self._bench.desks.leave(desk)
+
+    def _work(self, prepared: Prepared, what: Kind, desk: Desk, uid: int | None) -> int | None:
+        """Make the command of a job, lay out what it needs, run it and keep its outputs."""
+        job = prepared.job
+        context = self._context(prepared, what, desk.path, uid)
+        for path, sha256 in job.files.items():
             context.files[path].parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             fetch_file(sha256, context.files[path])
-        command = what.command(prepared.job.spec, context)
+        command = what.command(job.spec, context)
+        desk.lay_out(command)
         reader = Reader(self._handle)
         if what.needs_spark:
             self._trace = SparkTrace(command)
             reader.each = self._follow
         with self._reading:
             self._reader = reader
-        code = self._child_of(command, self.folder, uid, timeout=mine.timeout_seconds)
+        code = self._child_of(command, desk.path, uid, timeout=self.mine.timeout_seconds)
         if code is not None and not self.is_lost:
             self._keep_outputs(context)
         return code
 
-    def _context(self, prepared: Prepared, what: Kind, uid: int | None) -> Context:
+    def _context(self, prepared: Prepared, what: Kind, folder: Path, uid: int | None) -> Context:
         """What the kind may know; here the job's Python is built, should it need building."""
         run, job, mine = prepared.run, prepared.job, self.mine
         user, known = _user(uid, run.workspace_id)
@@ -180,9 +188,9 @@ class Execution:
             run=mine.run_id,
             node_run=mine.node_run_id,
             attempt=mine.attempt,
-            folder=self.folder,
+            folder=folder,
             data=_own_folder(settings.HOME.data, run.workspace_id, uid),
-            files={path: self.folder / "files" / path for path in job.files},
+            files={path: folder / "files" / path for path in job.files},
             parameters=run.parameters,
             cycle=run.cycle,
             user=user,
@@ -212,22 +220,22 @@ class Execution:
         lock = insist(lambda: python_lock(digest), self.is_ours)
         ready = pythons.find(root, interpreter, requirements, lock=lock)
         if ready is None:
-            # In a folder of its own: what it installs may run code, as the job's user, and we
-            # write into the attempt's folder after it.
-            folder = self.folder.with_name(f"{self.mine.mark}-python")
-            command = pythons.build(
-                root,
-                interpreter,
-                requirements,
-                lock=lock,
-                context=replace(context, folder=folder),
-                environ=os.environ,
-            )
+            # At a desk of its own: what it installs may run code, as the job's user, and we
+            # write to the attempt's desk after it.
+            desk = self._bench.desks.take("environment")
             try:
-                os.mkdir(folder, 0o700)
-                self._child_of(command, folder, uid, timeout=None)
+                command = pythons.build(
+                    root,
+                    interpreter,
+                    requirements,
+                    lock=lock,
+                    context=replace(context, folder=desk.path),
+                    environ=os.environ,
+                )
+                desk.lay_out(command)
+                self._child_of(command, desk.path, uid, timeout=None)
             finally:
-                shutil.rmtree(folder, ignore_errors=True)
+                self._bench.desks.leave(desk)
             ready = pythons.find(root, interpreter, requirements, lock=lock)
         if ready is None:
             raise CannotStart("its Python environment could not be built; the log says why")
@@ -241,7 +249,6 @@ class Execution:
     ) -> int | None:
         """Run a command in `folder` to its end: its exit code, None if it must not start."""
         mark, bench = self.mine.mark, self._bench
-        write_files(command)
         hand_over(folder, uid)
         env = {**command.env, WORKER: bench.worker}
         with self._lock:
@@ -261,6 +268,9 @@ class Execution:
             self._child = child
             if timeout is not None:
                 self._times_out_at = time.monotonic() + timeout
+        # While the child runs: what the next one will not have to wait for.
+        bench.desks.sort()
+        bench.blanks.make()
         child.wait()
         bench.strays.end(mark)
         # Told before the leader is reaped: after that its group's id may be anyone's.
@@ -362,7 +372,7 @@ class Execution:
             self.end(NodeState.FAILED, f"timed out after {self.mine.timeout_seconds} s")
         with self._reading:
             if self._reader is not None and self._log is not None:
-                self._reader.advance()
+                self._reader.advance(_LOOK_BYTES)
                 self._log.keep_ends(self._handle, settings.LOG_LIMIT_BYTES)
 
     def end(self, state: NodeState, why: str) -> None:
@@ -389,6 +399,7 @@ class Execution:
         self._times_out_at = None
         if self._child is not None:
             self._child.signal(signal.SIGTERM)
+            self._child.signal(signal.SIGCONT)  # one that is suspended could not hear it
             self._kill_at = time.monotonic() + grace_seconds
 
     def _follow(self, data: bytes) -> None:

@@ -26,7 +26,6 @@ import shutil
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -38,9 +37,11 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from apps.engine.states import NodeState
 from apps.nodes.process import Identity, Strays, hide_memory, kill_all_of, probe
 from apps.nodes.python_environments import default_interpreter
+from apps.runs.desks import Desks
 from apps.runs.doorbell import ring
 from apps.runs.execution import Bench, Execution, insist
 from apps.runs.guard import Guard, now
+from apps.runs.logs import Blanks
 from apps.runs.services import sweep
 from apps.runs.services.advance import advance
 from apps.runs.services.hot_path import (
@@ -95,7 +96,6 @@ class Worker:
         self._requests: set[UUID] = set()
         #: Rows under this worker's name that nobody here holds -> requests open at first sight.
         self._suspects: dict[tuple[int, int], frozenset[UUID]] = {}
-        self._litter: deque[Execution] = deque()
         self._ticking = threading.Lock()
         self._closed = threading.Event()
         self._keepers: list[threading.Thread] = []
@@ -109,11 +109,14 @@ class Worker:
         identity = find_identity()
         if identity.why_trusted:
             logger.warning("jobs are trusted: %s", identity.why_trusted)
+        settings.HOME.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._seat.take()
         self._seat.clear_abandoned()
         self.guard.start()
         self.strays.known.add(self.guard.pid)
-        self._bench = Bench(self.name, self._seat.folder, identity, self.guard, self.strays)
+        desks = Desks(self._seat.folder, reuse=identity.base is None, most=self.slots)
+        blanks = Blanks(self.slots)
+        self._bench = Bench(self.name, desks, blanks, identity, self.guard, self.strays)
         for work in (self._watch, self._keep):
             thread = threading.Thread(target=work, name=work.__name__, daemon=True)
             thread.start()
@@ -136,7 +139,6 @@ class Worker:
         for thread in self._keepers:
             thread.join(timeout=5)
         self.guard.close()
-        self._clear_litter()
         self._seat.leave()
 
     def _none_held_within(self, seconds: float) -> bool:
@@ -182,6 +184,7 @@ class Worker:
                 while (other := self._next_waiting()) is not None:
                     self._serve(other)
             except Exception:
+                connection.close()
                 logger.exception("a slot of %s failed", self.name)
             finally:
                 with self._lock:
@@ -296,7 +299,6 @@ class Worker:
         return held
 
     def _drop(self, held: Execution) -> None:
-        self._litter.append(held)  # nobody waits for its folder's removal
         with self._lock:
             self._held.pop(held.mine.mark, None)
             self._lock.notify_all()
@@ -319,11 +321,7 @@ class Worker:
             with self._quiet("looking for strays"):
                 self.strays.sweep(lambda: frozenset(self._held))
                 self._seat.clear_abandoned()
-                self._clear_litter()
-
-    def _clear_litter(self) -> None:
-        while self._litter:
-            self._litter.popleft().remove_folder()
+                self._bench.desks.clear()
 
     # --- talking to the database ------------------------------------------------------------
 
@@ -410,15 +408,15 @@ class Worker:
             threading.Thread(target=self._tick_apart, name="tick", daemon=True).start()
 
     def _tick_apart(self) -> None:
-        with self._quiet("tick"):
-            self.tick()
+        self.tick()
         connection.close()
 
     def tick(self) -> None:
         """Look around for all, unless a tick is under way here already."""
         if self._ticking.acquire(blocking=False):
             try:
-                sweep.tick()
+                with self._quiet("tick"):
+                    sweep.tick()
             finally:
                 self._ticking.release()
 

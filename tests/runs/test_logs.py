@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from apps.core.home import Home
 from apps.runs import logs
-from apps.runs.logs import AttemptLog, Reader, Stretch
+from apps.runs.logs import AttemptLog, Blanks, Reader, Stretch
 
 KIB = 1024
 
@@ -27,7 +28,7 @@ def handle(log: AttemptLog) -> Iterator[int]:
 
 
 def test_log_lies_under_its_run_node_and_attempt(settings):
-    assert logs.log_of(7, 12, 3).path == settings.HOME.logs / "7" / "12" / "3.log"
+    assert logs.log_of(7, 12, 3).path == settings.HOME.logs / "7" / "12.3.log"
 
 
 def test_log_that_has_not_begun_is_empty(log):
@@ -65,11 +66,34 @@ def test_two_writers_append_and_the_log_is_for_its_owner_alone(log, handle):
     assert modes == ["0o600", "0o700"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root")
-def test_log_belongs_to_the_jobs_user(log):
-    os.close(log.open_for_child(uid=200_007))
+def test_log_that_was_made_ahead_is_a_log_like_any_other(log, settings, tmp_path):
+    settings.HOME = Home(tmp_path)
+    settings.HOME.logs.mkdir()
+    log = AttemptLog(settings.HOME.logs / "7" / "12.1.log")
+    blanks = Blanks(most=1)
+    blanks.make()
+    blanks.make()
+    blank, none = blanks.take(), blanks.take()
+    assert (blank is not None, none) == (True, None)
 
-    assert log.path.stat().st_uid == 200_007
+    handle = log.open_for_child(blank)
+    os.write(handle, b"one\n")
+    os.lseek(handle, 0, os.SEEK_SET)
+    os.write(handle, b"two\n")
+    os.close(handle)
+
+    assert (handle, log.read()) == (blank, Stretch(0, b"one\ntwo\n", 0))
+
+
+def test_log_that_exists_is_gone_on_with(log):
+    os.close(log.open_for_child())
+    blank = os.open(log.path.parent, os.O_TMPFILE | os.O_RDWR)
+    for part in (b"one\n", b"two\n"):
+        handle = log.open_for_child(blank if part == b"two\n" else None)
+        os.write(handle, part)
+        os.close(handle)
+
+    assert log.read().data == b"one\ntwo\n"
 
 
 @pytest.mark.parametrize(
