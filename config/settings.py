@@ -188,6 +188,7 @@ SPECTACULAR_SETTINGS = {
     # A PATCH has a shape of its own, and choices stand where they are used.
     "COMPONENT_SPLIT_PATCH": False,
     "POSTPROCESSING_HOOKS": [],
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "APPEND_COMPONENTS": {
         "securitySchemes": {
             "token": {"type": "http", "scheme": "bearer"},

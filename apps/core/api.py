@@ -28,7 +28,7 @@ from django.views.decorators.http import require_safe
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema_field
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 from rest_framework import exceptions, serializers
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.negotiation import BaseContentNegotiation
@@ -273,7 +273,7 @@ class ProblemSerializer(serializers.Serializer):
     errors = FaultSerializer(
         many=True, required=False, help_text="Everything that is wrong with what was sent."
     )
-    current = extend_schema_field(OpenApiTypes.OBJECT)(serializers.DictField)(
+    current = serializers.DictField(
         required=False, help_text="Of a conflict: what stands there now."
     )
 
@@ -422,6 +422,8 @@ class Schema(AutoSchema):
 
     def _map_basic_serializer(self, serializer: Any, direction: Any) -> Any:
         shape = super()._map_basic_serializer(serializer, direction)
+        if not vars(type(serializer)).get("__doc__"):
+            shape.pop("description", None)  # a base's words are about the base
         if isinstance(serializer, Strict):
             shape["additionalProperties"] = False
         return shape
@@ -779,7 +781,15 @@ def not_found(request: HttpRequest, **_: Any) -> HttpResponse:
 @cache
 def description() -> dict[str, Any]:
     """The OpenAPI description of everything below /api/v1/; made of the code alone."""
-    return SchemaGenerator().get_schema(request=None, public=True)
+    found: dict[str, Any] = _tidy(SchemaGenerator().get_schema(request=None, public=True))
+    return found
+
+
+def _tidy(value: Any) -> Any:
+    """Without the generator's own marks on choices."""
+    if isinstance(value, dict):
+        return {k: _tidy(inside) for k, inside in value.items() if k != "x-spec-enum-id"}
+    return [_tidy(inside) for inside in value] if isinstance(value, list) else value
 
 
 @require_safe

@@ -6,13 +6,17 @@ import hashlib
 from datetime import timedelta
 
 import pytest
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.db import OperationalError
+from django.http import Http404
+from django.template import Context, Template
 from django.test import Client
 from django.urls import include, path
 from django.utils import timezone
 from rest_framework.response import Response
 
 from apps.core import api
-from apps.core.errors import Conflict
+from apps.core.errors import ApplicationError, Conflict
 from apps.engine.roles import Permission, Role
 from apps.workspaces.models import ApiToken, TokenScope
 from apps.workspaces.services import create_token
@@ -211,7 +215,26 @@ class Echo(api.Endpoint):
         return Response(self.body())
 
 
+RAISED = {
+    "gone": (Http404("secret"), 404, "there is nothing here"),
+    "forbidden": (PermissionDenied("secret"), 403, "not allowed"),
+    "large": (RequestDataTooBig("secret"), 413, "too large"),
+    "odd": (SuspiciousOperation("secret"), 400, "cannot be read"),
+    "database": (OperationalError("secret"), 503, "does not answer"),
+    "other": (ApplicationError("says itself"), 400, "says itself"),
+}
+
+
+class Raising(api.Endpoint):
+    tag = "Tests"
+
+    @api.operation("raise", "Raise", permission=Permission.VIEW, answers={200: None})
+    def get(self, request, workspace):
+        raise RAISED[request.headers["X-Raised"]][0]
+
+
 urlpatterns = [
+    path("api/v1/workspaces/<str:workspace>/raising", Raising.as_view()),
     path("api/v1/workspaces/<str:workspace>/closed", Closed.as_view()),
     path("api/v1/workspaces/<str:workspace>/broken", Broken.as_view()),
     path("api/v1/workspaces/<str:workspace>/echo", Echo.as_view()),
@@ -250,6 +273,18 @@ def test_conflict_over_something_without_a_shape_tells_no_more_than_its_message(
     assert response.status_code == 409
     assert response.json()["detail"] == "someone was first"
     assert "current" not in response.json()
+
+
+@pytest.mark.parametrize("name", RAISED)
+def test_whatever_is_raised_is_a_problem_that_gives_nothing_away(own_views, name):
+    _, status, words = RAISED[name]
+
+    response = program().get("raising", X_Raised=name)
+
+    assert (response.status_code, response["Content-Type"]) == (status, api.PROBLEM)
+    assert words in response.json()["detail"]
+    assert "secret" not in response.content.decode()
+    assert response.get("Retry-After") == ("5" if status == 503 else None)
 
 
 def test_problem_names_every_wrong_field_at_once(own_views):
@@ -427,6 +462,21 @@ def test_docs_are_a_page_for_everyone_with_every_operation_on_it():
     assert len(set(names)) == len(names)
     assert " style=" not in html
     assert "script-src 'self'" in response["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("send `null` or `{}`", "send <code>null</code> or <code>{}</code>"),
+        ("`<b>` & <b>", "<code>&lt;b&gt;</code> &amp; &lt;b&gt;"),
+        ("one ` alone", "one ` alone"),
+        ("", ""),
+    ],
+)
+def test_backticks_of_a_description_mark_code(text, html):
+    page = Template("{% load marked %}{{ text|marked }}")
+
+    assert page.render(Context({"text": text})) == html
 
 
 def test_token_of_a_workspace_lists_that_one_and_makes_no_other():

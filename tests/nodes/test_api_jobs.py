@@ -53,6 +53,16 @@ def test_draft_may_lack_something_and_says_what():
     assert shown["faults"] == [{"field": "entry_file", "message": "is missing; fill it in"}]
 
 
+def test_job_of_a_kind_that_is_no_longer_installed_says_so():
+    pk = create()["id"]
+    Job.objects.filter(pk=pk).update(kind="notebook")
+
+    [fault] = program().get(f"jobs/{pk}").json()["faults"]
+
+    assert fault["field"] == "kind"
+    assert "no kind 'notebook'" in fault["message"]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
