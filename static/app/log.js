@@ -109,19 +109,30 @@ export function mount(host) {
     if (on) toEnd();
   }
 
-  function toEnd() {
+  function toEnd(looks = 8) {
+    const before = view.scrollTop;
     view.scrollTop = view.scrollHeight;
-    requestAnimationFrame(() => {
-      if (following) view.scrollTop = view.scrollHeight;
-    });
+    if (looks && view.scrollTop !== before) {
+      requestAnimationFrame(() => following && toEnd(looks - 1));
+    }
   }
 
-  let lastTop = 0;
-  view.addEventListener("scroll", () => {
+  // The panel gets lower when the page says why a run failed.
+  const size = new ResizeObserver(() => following && toEnd());
+  size.observe(view);
+
+  // Heights that were guessed and then measured move the view as well, so that only what comes
+  // right after a person's hand counts as theirs.
+  let touched = 0;
+  for (const sign of ["wheel", "touchmove", "pointerdown", "pointermove", "keydown"]) {
+    view.addEventListener(sign, (event) => {
+      if (sign !== "pointermove" || event.buttons) touched = event.timeStamp;
+    }, { passive: true });
+  }
+  view.addEventListener("scroll", (event) => {
     const atEnd = view.scrollHeight - view.scrollTop - view.clientHeight < 24;
-    if (view.scrollTop < lastTop - 2 && !atEnd) setFollowing(false);
-    else if (atEnd && !following) setFollowing(true);
-    lastTop = view.scrollTop;
+    const byHand = event.timeStamp - touched < 1_000;
+    if (byHand && following !== atEnd) setFollowing(atEnd);
   });
   follow?.addEventListener("click", () => setFollowing(!following));
 
@@ -268,5 +279,6 @@ export function mount(host) {
     source?.close();
     clearInterval(timer);
     cancelAnimationFrame(frame);
+    size.disconnect();
   };
 }

@@ -1,0 +1,66 @@
+"""Every page in both themes, on a desk and on a phone: nothing too wide, nothing blocked."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+
+PAGES = [
+    "/workspaces/",
+    "/workspaces/create/",
+    "/w/default/workflows/",
+    "/w/default/workflows/create/",
+    "/w/default/runs/",
+    "/w/default/jobs/",
+    "/w/default/jobs/create/",
+    "/w/default/files/",
+    "/w/default/files/upload/",
+    "/w/default/queues/",
+    "/w/default/queues/create/",
+]
+
+
+@pytest.mark.parametrize("phone", [False, True], ids=["desk", "phone"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_pages_fit_and_keep_the_policy(visit, dark, phone):
+    it = visit(dark=dark, phone=phone)
+    for path in PAGES:
+        it.go(path)
+        expect(it.page.get_by_role("heading", level=1)).to_be_visible()
+    assert it.page.evaluate("document.documentElement.dataset.bsTheme") == (
+        "dark" if dark else "light"
+    )
+
+
+def test_the_theme_that_was_chosen_stays(visit):
+    it = visit()
+    for theme in ("light", "dark"):
+        it.click("Change theme")
+        assert it.page.evaluate("document.documentElement.dataset.bsTheme") == theme
+
+    it.go("/w/default/jobs/")
+
+    assert it.page.evaluate("document.documentElement.dataset.bsTheme") == "dark"
+
+
+def test_typed_text_is_not_lost_by_a_fault(visit):
+    it = visit()
+    it.go("/w/default/queues/")
+    it.click("Create queue…", role="link")
+    it.dialog.get_by_label("Name").fill("a b")
+    it.dialog.get_by_role("button", name="Save queue").click()
+
+    expect(it.dialog.get_by_text("use 1 to 64 letters")).to_be_visible()
+    expect(it.dialog.get_by_label("Name")).to_have_value("a b")
+    it.faults[:] = [fault for fault in it.faults if "422" not in fault]
+
+
+def test_on_a_phone_the_menu_opens_and_leads_on(visit):
+    it = visit(phone=True)
+    it.click("Menu")
+
+    it.click("Jobs", role="link")
+
+    expect(it.page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()

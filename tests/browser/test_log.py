@@ -1,0 +1,120 @@
+"""The log of a run as people read it: odd bytes, endless lines, a lost connection."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.waiting import until
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+ODD = r"""import sys, time
+time.sleep(3)  # so that the page follows from the first byte
+out = sys.stdout.buffer
+out.write(b"</script><img src=x onerror=alert(1)>\n")
+out.write(b"\x1b[31mred\x1b[0m plain \x1b]0;title\x07\x1b[2Kcleared\n")
+out.write(b"bad \xff\xfe bytes\n")
+out.write(b"10%\r50%\r100%\n")
+out.write(b"x" * 10_000_000 + b"\n")
+out.write("Zürich 苏黎世\n".encode())
+out.flush()
+raise ValueError("no column <b>coupon_amt</b>")
+"""
+
+
+def test_what_a_job_prints_is_text_whatever_it_prints(visit):
+    it = visit()
+    it.create_job("odd", "Python", ODD, publish=False)
+    it.run_once()
+    expect(it.state).to_have_text("Failed", timeout=30_000)
+
+    lines = it.log.locator("li > span")
+    expect(it.log.get_by_text("Zürich 苏黎世")).to_be_attached()
+    texts = lines.all_text_contents()
+    assert texts[:4] == [
+        "</script><img src=x onerror=alert(1)>",
+        "red plain cleared",
+        "bad \ufffd\ufffd bytes",
+        "100%",
+    ]
+    assert re.fullmatch("x{20000} … 9,980,000 more characters in the download", texts[4])
+    assert texts[5] == "Zürich 苏黎世"
+    expect(lines.nth(1).locator(".oc-sgr-31")).to_have_text("red")
+
+    # The page says why, before anything is clicked, and the log stands at that line.
+    expect(it.page.locator(".oc-trouble-line")).to_have_text(
+        "ValueError: no column <b>coupon_amt</b>"
+    )
+    expect(it.log.get_by_text(re.compile("^ValueError"))).to_be_in_viewport()
+    it.check_width()
+
+    # Opened anew, a log this long shows its end, and says so.
+    it.page.reload()
+    expect(it.log.get_by_text("The lines before are in the download.")).to_be_attached()
+    expect(it.log.get_by_text(re.compile("^ValueError"))).to_be_in_viewport()
+
+    with it.page.expect_download() as download:
+        it.click("Download the whole log", role="link")
+    with open(download.value.path(), "rb") as file:
+        assert file.read(37) == b"</script><img src=x onerror=alert(1)>"
+
+
+def test_reading_further_up_stops_the_following_until_one_is_back_at_the_end(visit):
+    it = visit()
+    slow = "for n in $(seq 400); do echo line $n; sleep 0.02; done; sleep 1; echo last"
+    it.create_job("slow", "Shell", slow, publish=False)
+    it.run_once()
+    expect(it.log.get_by_text("line 100", exact=True)).to_be_visible()
+
+    it.log.hover()
+    it.page.mouse.wheel(0, -10_000)
+    follow = it.page.get_by_role("button", name="Follow")
+    expect(follow).to_have_attribute("aria-pressed", "false")
+    before = it.log.locator("li").count()
+    expect(it.log.get_by_text("line 300", exact=True)).to_be_attached()
+    assert it.log.locator("li").count() > before
+    assert it.log.evaluate("log => log.scrollTop") == 0
+
+    follow.click()
+    expect(it.log.get_by_text("last", exact=True)).to_be_in_viewport()
+
+
+def test_a_server_that_restarts_costs_no_line_and_doubles_none(visit, console):
+    it = visit()
+    lines = 60
+    it.create_job(
+        "steady",
+        "Shell",
+        f"for n in $(seq {lines}); do echo line $n; sleep 0.15; done",
+        publish=False,
+    )
+    it.run_once()
+    expect(it.log.get_by_text("line 5", exact=True)).to_be_visible()
+
+    old = console.pids()["web"]
+    os.kill(old, signal.SIGKILL)
+    until(lambda: console.pids().get("web") not in (None, old), "the next web process", seconds=30)
+
+    expect(it.log.get_by_text(f"line {lines}", exact=True)).to_be_visible(timeout=30_000)
+    expect(it.state).to_have_text("Succeeded", timeout=30_000)
+    assert it.log.locator("li > span").all_text_contents() == [
+        f"line {n}" for n in range(1, lines + 1)
+    ]
+    it.faults[:] = [fault for fault in it.faults if "ERR_" not in fault]  # that was the point
+
+
+def test_a_run_is_stopped_from_its_page(visit):
+    it = visit()
+    it.create_job("long", "Shell", "echo begun; sleep 300", publish=False)
+    it.run_once()
+    expect(it.log.get_by_text("begun")).to_be_visible()
+
+    it.click("Stop…")
+
+    expect(it.state).to_have_text("Stopped", timeout=30_000)
+    expect(it.page.get_by_role("button", name="Rerun all")).to_be_visible()
