@@ -62,12 +62,14 @@ class Command(BaseCommand):
 
     def _bring_up(self, stack: ExitStack, host: str, port: int) -> tuple[str, bool]:
         """The address that is served, and whether it is served for as long as `stack` lasts."""
-        self.stdout.write("Starting the database, the broker, web, worker and beat.")
-        self.stdout.flush()
+        console = Console()  # says this in a terminal alone
         until = time.monotonic() + READY_SECONDS
         while True:
             try:
-                it = stack.enter_context(running(host=host, port=port, workspace=sample.WORKSPACE))
+                with console.status("Starting the database, the broker, web, worker and beat"):
+                    it = stack.enter_context(
+                        running(host=host, port=port, workspace=sample.WORKSPACE)
+                    )
             except RunsAlready as other:
                 if other.address:
                     self.stdout.write(f"Runyard already runs on this home: {other.address}\n")
