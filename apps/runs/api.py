@@ -30,6 +30,7 @@ from apps.engine.states import AttemptState, Hold, NodeState, RunState, Trigger
 from apps.nodes.api import StartedSerializer, stored_bytes
 from apps.runs.logs import AttemptLog, log_of
 from apps.runs.models import Attempt, NodeRun, Output, Run, RunEvent
+from apps.runs.rights import needed_to_operate
 from apps.runs.services.rerun import rerun, rerun_failed
 from apps.runs.services.stop import stop_node, stop_run
 from apps.workspaces.api import Units
@@ -297,10 +298,8 @@ class RunEndpoints(Endpoint):
         return rows.select_related("attempt__node_run")
 
     def may_operate(self, run: Run) -> None:
-        """Who may run drafts may also stop and repeat those runs. Raises Denied."""
-        debug = run.trigger == Trigger.DEBUG
-        needed = Permission.EDIT_JOB if debug else Permission.OPERATE
-        require(self.request.user, self.workspace, needed)
+        """Raises Denied unless the user may stop and repeat this run."""
+        require(self.request.user, self.workspace, needed_to_operate(run))
 
 
 class RunsEndpoint(RunEndpoints):

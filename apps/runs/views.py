@@ -27,7 +27,6 @@ from django.views.decorators.http import require_POST, require_safe
 
 from apps.core.http import download, go
 from apps.core.paging import newest_first
-from apps.engine.roles import Permission
 from apps.engine.states import ENDED, RUN_ENDED, RunState, Trigger
 from apps.nodes.kinds.registry import kinds
 from apps.nodes.services.files import open_blob
@@ -35,6 +34,7 @@ from apps.runs.log_text import opening, text_from
 from apps.runs.logs import AttemptLog, log_of
 from apps.runs.models import Attempt, NodeRun, Output, Run
 from apps.runs.output_pages import TYPES, OutputPart, part_of
+from apps.runs.rights import needed_to_operate
 from apps.runs.services.rerun import rerun, rerun_failed
 from apps.runs.services.stop import stop_node, stop_run
 from apps.runs.shown import run_shown
@@ -107,10 +107,7 @@ def run(request: Request, workspace: str, pk: int) -> HttpResponse:
         "run": row,
         "selected": selected,
         "outputs": _parts(request, row, shown.outputs),
-        "rights": {
-            "operate": may(request, Permission.OPERATE),
-            "run": may(request, Permission.RUN),
-        },
+        "may_operate": may(request, needed_to_operate(row)),
         "nav": "runs",
         "labels": {name: each.label for name, each in kinds().items()},
     }
@@ -179,7 +176,7 @@ def node(request: Request, workspace: str, pk: int, node: int) -> HttpResponse:
     """A node's panel. Its head asks for itself; when a new attempt has begun, all is new."""
     row = _node(request, pk, node)
     context = {"run": row.run, **_panel(request, row), "nav": "runs"}
-    context["rights"] = {"operate": may(request, Permission.OPERATE)}
+    context["may_operate"] = may(request, needed_to_operate(row.run))
     if request.GET.get("part") == "head":
         attempt = context["attempt"]
         number = str(attempt.number) if attempt else ""
@@ -196,7 +193,7 @@ def node(request: Request, workspace: str, pk: int, node: int) -> HttpResponse:
 @require_POST
 def stop(request: Request, workspace: str, pk: int) -> HttpResponse:
     row = _run(request, pk)
-    require(request, Permission.OPERATE)
+    require(request, needed_to_operate(row))
     stop_run(row, user=request.user)
     return go(request, reverse("runs:run", args=[workspace, pk]))
 
@@ -204,7 +201,7 @@ def stop(request: Request, workspace: str, pk: int) -> HttpResponse:
 @require_POST
 def stop_one(request: Request, workspace: str, pk: int, node: int) -> HttpResponse:
     row = _node(request, pk, node)
-    require(request, Permission.OPERATE)
+    require(request, needed_to_operate(row.run))
     stop_node(row, user=request.user)
     return go(request, f"{reverse('runs:run', args=[workspace, pk])}?node={row.key}")
 
@@ -212,7 +209,7 @@ def stop_one(request: Request, workspace: str, pk: int, node: int) -> HttpRespon
 @require_POST
 def rerun_all(request: Request, workspace: str, pk: int) -> HttpResponse:
     row = _run(request, pk)
-    require(request, Permission.RUN if row.workflow_id else Permission.EDIT_JOB)
+    require(request, needed_to_operate(row))
     again = rerun(row, user=request.user)
     messages.success(request, f"Run {again.pk} runs everything of run {pk} again.")
     return go(request, reverse("runs:run", args=[workspace, again.pk]))
@@ -221,7 +218,7 @@ def rerun_all(request: Request, workspace: str, pk: int) -> HttpResponse:
 @require_POST
 def rerun_rest(request: Request, workspace: str, pk: int) -> HttpResponse:
     row = _run(request, pk)
-    require(request, Permission.OPERATE)
+    require(request, needed_to_operate(row))
     names = rerun_failed(row, user=request.user)
     messages.success(request, f"Runs again: {', '.join(names)}.")
     return go(request, reverse("runs:run", args=[workspace, pk]))
