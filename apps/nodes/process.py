@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -47,12 +48,18 @@ class Identity:
         return None if self.base is None else self.base + workspace_id
 
 
-def probe(base: int, folders: Iterable[Path], interpreter: str) -> Identity:
+def probe(
+    base: int,
+    folders: Iterable[Path],
+    interpreter: str,
+    installed: Path = Path(sys.prefix),
+) -> Identity:
     """Find out whether jobs can run as users of their own: by doing it once.
 
     That user must reach `folders` (of which each is made, for all to pass through but only
-    for us to read) and be able to run `interpreter`. Mere root is not enough: a Python below
-    /root is out of reach for everyone else.
+    for us to read), be able to run `interpreter`, and read what is `installed`: Spark, its
+    Java and pip lie there. Mere root is not enough: a Python or a checkout below /root is
+    out of reach for everyone else.
     """
     if base <= 0:
         return Identity(None, "RUNYARD_JOB_UID_BASE is 0: jobs run as the worker's own user")
@@ -69,9 +76,11 @@ def probe(base: int, folders: Iterable[Path], interpreter: str) -> Identity:
             for what, script in [
                 (f"enter {folder}", 'cd "$1" && : > file'),
                 (f"run {interpreter}", 'cd / && exec "$2" -E -S -c pass'),
+                (f"read {installed}", 'exec ls "$3" > /dev/null'),
             ]:
+                arguments = [str(mine), interpreter, str(installed)]
                 tried = subprocess.run(
-                    as_user(base, ["/bin/sh", "-c", script, "sh", str(mine), interpreter]),
+                    as_user(base, ["/bin/sh", "-c", script, "sh", *arguments]),
                     stdin=subprocess.DEVNULL,
                     capture_output=True,
                     env=base_environment(),

@@ -257,9 +257,23 @@ def test_probe_names_the_folder_that_the_jobs_user_cannot_enter(tmp_path):
 
 
 @needs_root
+def test_probe_names_the_installation_that_the_jobs_user_cannot_read(tmp_path):
+    open_all(tmp_path)
+    checkout = tmp_path / "checkout"
+    (checkout / "venv").mkdir(parents=True)
+    checkout.chmod(0o700)
+
+    found = process.probe(200_000, [tmp_path / "work"], interpreter(tmp_path), checkout / "venv")
+
+    assert found == process.Identity(
+        None, f"user 200000 cannot read {checkout}/venv: Permission denied"
+    )
+
+
+@needs_root
 def test_job_of_one_workspace_can_read_neither_the_workers_nor_anothers_folder(tmp_path):
     open_all(tmp_path)
-    found = process.probe(200_000, [tmp_path / "work"], interpreter(tmp_path))
+    found = process.probe(200_000, [tmp_path / "work"], interpreter(tmp_path), Path("/usr"))
     assert found == process.Identity(200_000)
     (tmp_path / "keys").mkdir(mode=0o700)
     (tmp_path / "keys" / "secret").write_text("secret")
