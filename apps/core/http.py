@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from django import forms
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
@@ -12,6 +12,7 @@ from django.shortcuts import render
 from django.utils.http import content_disposition_header
 from django_htmx.http import HttpResponseClientRedirect
 from django_htmx.middleware import HtmxDetails
+from whitenoise.middleware import WhiteNoiseMiddleware
 
 from apps.core.errors import ApplicationError, Conflict, Denied, Invalid, NotFound
 
@@ -56,6 +57,24 @@ def go(request: HttpRequest, url: str) -> HttpResponse:
     return HttpResponse(status=303, headers={"Location": url})
 
 
+class StaticFilesMiddleware(WhiteNoiseMiddleware):
+    """WhiteNoise under ASGI. Its answer is an iterator that is not asynchronous, which Django
+    would read whole with a warning for each file; here it is read whole without one."""
+
+    @staticmethod
+    def serve(static_file: Any, request: HttpRequest) -> HttpResponse:
+        found = static_file.get_response(request.method, request.META)
+        content = b""
+        if found.file is not None:
+            with found.file as file:
+                content = file.read()
+        response = HttpResponse(content, status=int(found.status))
+        del response["Content-Type"]
+        for name, value in found.headers:
+            response[name] = value
+        return response
+
+
 class ErrorsMiddleware:
     """Makes a page, or a word for htmx, of an ApplicationError that no view has taken.
 
@@ -66,6 +85,9 @@ class ErrorsMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
+        # No name and no filter has a NUL, and PostgreSQL refuses one in any of them.
+        if "\0" in unquote(request.get_full_path()) and not request.path.startswith("/api/"):
+            return render(request, "404.html", status=404)
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:

@@ -43,6 +43,7 @@ from apps.nodes.kinds.base import PARAMETERS, Kind
 from apps.nodes.kinds.registry import UnknownKind, kinds
 from apps.nodes.kinds.registry import kind as kind_named
 from apps.nodes.models import File, Job, JobVersion
+from apps.nodes.rights import needed_to_remove
 from apps.nodes.services.files import blob_name, check_path, delete_file, open_blob, put_file
 from apps.nodes.services.jobs import (
     create_job,
@@ -315,7 +316,9 @@ class JobEndpoint(JobEndpoints):
     )
     def patch(self, request: Request, workspace: str, job: int) -> Response:
         """Nodes keep a job by its id, so nothing that uses it breaks."""
-        return self.draft(move_job(self.job(job), **self.body()))
+        row = self.job(job)
+        require(request.user, self.workspace, needed_to_remove(row))
+        return self.draft(move_job(row, **self.body()))
 
     @operation(
         "delete_job",
@@ -325,7 +328,9 @@ class JobEndpoint(JobEndpoints):
     )
     def delete(self, request: Request, workspace: str, job: int) -> Response:
         """Refused while workflows use it, or runs of it are kept."""
-        delete_job(self.job(job))
+        row = self.job(job)
+        require(request.user, self.workspace, needed_to_remove(row))
+        delete_job(row)
         return Response(status=204)
 
 

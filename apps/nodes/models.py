@@ -27,7 +27,7 @@ class Job(models.Model):
     published = models.ForeignKey(
         "JobVersion", models.SET_NULL, null=True, blank=True, related_name="+"
     )
-    #: Where it runs by itself, and the default for nodes that use it.
+    #: Of the draft: where it runs by itself, and the default for nodes that use it.
     queue = models.ForeignKey(
         ResourceQueue, models.PROTECT, null=True, blank=True, related_name="jobs"
     )
@@ -71,7 +71,11 @@ class JobVersion(models.Model):
     spec = models.JSONField()
     #: Workspace files that the spec names, fixed at publish: path -> sha256.
     files = models.JSONField(default=dict)
-    #: SHA-256 of the canonical form of kind, spec and files, hex.
+    #: The job's queue when it was frozen: where it runs by itself, and its nodes' default.
+    queue = models.ForeignKey(
+        ResourceQueue, models.PROTECT, null=True, blank=True, related_name="job_versions"
+    )
+    #: SHA-256 of the canonical form of kind, spec, files and queue, hex.
     digest = models.CharField(max_length=64)
     remarks = models.TextField(blank=True)
     created_by = models.ForeignKey(

@@ -32,6 +32,7 @@ from apps.nodes.kinds.base import (
     default_interpreter,
     environment,
 )
+from apps.nodes.process import as_user
 
 BUILDER = Path(__file__).with_name("build_environment.py")
 ORDER = "environment.json"
@@ -82,8 +83,11 @@ class Environment:
     lock: str
 
 
-def check_interpreter(path: Path) -> Interpreter:
-    """Ask an interpreter what it is. Raises CannotStart: what is wrong, and the fix."""
+def check_interpreter(path: Path, uid: int | None = None) -> Interpreter:
+    """Ask an interpreter what it is. Raises CannotStart: what is wrong, and the fix.
+
+    One that a job names is asked as the user `uid` that the job runs as: it is the job's code.
+    """
     if not path.is_absolute():
         raise CannotStart(f"the interpreter {path} is not absolute; give a path")
     try:
@@ -93,7 +97,7 @@ def check_interpreter(path: Path) -> Interpreter:
             f"the interpreter {path} is not on this worker ({error.strerror}); install it, or "
             "change the job's Python"
         ) from None
-    return _ask(path, stamp)
+    return _ask(path, stamp, uid)
 
 
 _QUESTION = (
@@ -104,12 +108,13 @@ _QUESTION = (
 
 
 @cache
-def _ask(path: Path, stamp: int) -> Interpreter:
+def _ask(path: Path, stamp: int, uid: int | None) -> Interpreter:
     try:
         done = subprocess.run(
-            [path, "-I", "-c", _QUESTION],
+            as_user(uid, [str(path), "-I", "-c", _QUESTION]),
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            cwd="/",
             env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
             timeout=60,
             check=False,

@@ -26,6 +26,7 @@ from apps.nodes.forms import CreateJobForm, MoveForm, RemarksForm, SpecForm, Upl
 from apps.nodes.kinds.registry import kind as kind_named
 from apps.nodes.kinds.registry import kinds
 from apps.nodes.models import File, Job
+from apps.nodes.rights import needed_to_remove
 from apps.nodes.services.files import blob_name, delete_file, open_blob, put_file
 from apps.nodes.services.jobs import (
     create_job,
@@ -117,8 +118,9 @@ def job(request: Request, workspace: str, pk: int) -> HttpResponse:
         "files": File.objects.filter(workspace=request.workspace).values_list("path", flat=True)[
             :LIST_LIMIT
         ],
-        "can_edit": may(request, Permission.EDIT_JOB),
     }
+    if not may(request, Permission.EDIT_JOB):
+        form.show_only()
     if request.method == "POST":
         require(request, Permission.EDIT_JOB)
         if form.is_valid():
@@ -216,7 +218,7 @@ def job_publish(request: Request, workspace: str, pk: int) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def job_move(request: Request, workspace: str, pk: int) -> HttpResponse:
     row = _job(request, pk)
-    require(request, Permission.EDIT_JOB)
+    require(request, needed_to_remove(row))
     form = MoveForm(request.POST or None, initial={"path": row.path})
     if form.is_valid():
         try:
@@ -234,7 +236,7 @@ def job_move(request: Request, workspace: str, pk: int) -> HttpResponse:
 @require_POST
 def job_delete(request: Request, workspace: str, pk: int) -> HttpResponse:
     row = _job(request, pk)
-    require(request, Permission.EDIT_JOB)
+    require(request, needed_to_remove(row))
     delete_job(row)
     messages.success(request, f"Deleted job {row.path}.")
     return go(request, reverse("nodes:jobs", args=[workspace]))

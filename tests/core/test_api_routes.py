@@ -88,10 +88,12 @@ OUTSIDE = {
 PUBLIC = {"/api/v1/schema/", "/api/v1/docs/", "/api/v1/token"}
 #: Whose rights in the method itself are higher than those above.
 HIGHER = {
-    f"{_JOB}/run": R,
-    f"{_RUN}/stop": Permission.OPERATE,
-    f"{_RUN}/rerun": Permission.OPERATE,
-    f"{_NODE}/stop": Permission.OPERATE,
+    ("PATCH", _JOB): PJ,  # it is published
+    ("DELETE", _JOB): PJ,
+    ("POST", f"{_JOB}/run"): R,
+    ("POST", f"{_RUN}/stop"): Permission.OPERATE,
+    ("POST", f"{_RUN}/rerun"): Permission.OPERATE,
+    ("POST", f"{_NODE}/stop"): Permission.OPERATE,
 }
 
 SUFFIXES = ("/configs", "/health", "/ready", ".css", ";x", "/..", "/%2e%2e", "%2f..", "/", "%00")
@@ -237,7 +239,7 @@ def test_stranger_gets_404(here):
 @pytest.mark.parametrize("role", list(Role))
 def test_role_decides(here, role):
     def expected(call: Call) -> int | None:
-        needed = HIGHER.get(call.place, call.permission)
+        needed = HIGHER.get((call.method, call.place), call.permission)
         return None if allows(role, needed) else 403
 
     assert surprises(program(role), here, expected) == []

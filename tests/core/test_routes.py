@@ -133,3 +133,12 @@ def test_what_others_made_is_never_a_page_of_ours(things):
             assert headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
             assert headers["X-Content-Type-Options"] == "nosniff"
             assert headers["Content-Disposition"].startswith("attachment")
+
+
+@pytest.mark.parametrize(
+    "path", ["/w/default%00/", "/w/default/runs/?q=%00", "/w/default/jobs/?a=b%00c"]
+)
+def test_a_nul_in_an_address_is_not_found(path):
+    someone = member()
+
+    assert someone.get(path).status_code == 404

@@ -317,7 +317,9 @@ def test_job_whose_queue_is_for_development_runs_its_draft_there():
 
 def test_version_may_be_chosen():
     made = job(factories.workspace(), "etl/a")
-    JobVersion.objects.create(job=made, number=2, kind="shell", spec={"content": ""}, digest="")
+    JobVersion.objects.create(
+        job=made, number=2, kind="shell", spec={"content": ""}, queue=made.queue
+    )
 
     run = started(program().post(f"jobs/{made.pk}/run", {"version": 2}))
 

@@ -134,7 +134,8 @@ def _frozen(job: Job, user: User | None) -> JobVersion:
         kind=job.kind,
         spec=job.draft,
         files=files,
-        digest=digest([job.kind, job.draft, files]),
+        queue=job.queue,
+        digest=digest([job.kind, job.draft, files, job.queue_id]),
         created_by=user,
     )
 

@@ -141,7 +141,7 @@ def _plan_of_workflow(
                 )
             )
             continue
-        queue_id = node["queue"] or settings["queue"] or job_version.job.queue_id
+        queue_id = node["queue"] or settings["queue"] or job_version.queue_id
         queue = override or queues.get(queue_id)
         found = _node(
             node["name"],
@@ -165,7 +165,7 @@ def _plan_of_workflow(
 
 
 def _plan_of_job(version: JobVersion, trigger: Trigger, override: ResourceQueue | None) -> _Plan:
-    queue = override or version.job.queue
+    queue = override or version.queue
     found = _node(
         version.job.name,
         version,

@@ -47,6 +47,9 @@ def _store(mine: Claim, inside: int) -> list[str]:
                 f"output {name!r} was left out: it is none of {', '.join(sorted(SUFFIXES))}"
             )
             continue
+        if not name.isprintable():
+            left_out.append(f"output {name!r} was left out: its name holds control characters")
+            continue
         if len(kept) == MAX_FILES:
             left_out.append(f"more than {MAX_FILES} outputs; the rest was left out")
             break

@@ -94,7 +94,7 @@ def freeze(workflow: Workflow) -> dict[str, Any]:
 def draft_faults(workflow: Workflow) -> list[FieldFault]:
     """Everything that keeps a draft from being published, each naming its node."""
     nodes = list(
-        workflow.nodes.select_related("job__published", "job__queue", "queue").order_by("pk")
+        workflow.nodes.select_related("job__published__queue", "job", "queue").order_by("pk")
     )
     edges = list(workflow.edges.values_list("upstream__name", "downstream__name"))
     faults = [
@@ -117,7 +117,7 @@ def _node_faults(node: DraftNode, default: ResourceQueue | None) -> list[str]:
         version = node.job.versions.filter(number=node.job_version_number).first()
         if version is None:
             return [f"job {node.job.path!r} has no version {node.job_version_number}"]
-    queue = node.queue or default or node.job.queue
+    queue = node.queue or default or version.queue
     if queue is None:
         return ["no resource queue is set; choose one for the node or for the workflow"]
     if not queue.production:
