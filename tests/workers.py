@@ -26,7 +26,12 @@ T = TypeVar("T")
 class RealWorker:
     """A worker process on the session's home, its output in a file."""
 
-    def __init__(self, home: Home, name: str, folder: Path, **settings: object) -> None:
+    def __init__(
+        self, home: Home, name: str, folder: Path, base_python: str = "", **settings: object
+    ) -> None:
+        main = "from celery.__main__ import main; main()"
+        if base_python:  # what it takes for the machine's Python
+            main = f"import sys; sys._base_executable = {base_python!r}; {main}"
         self._output = folder / f"{name}.out"
         own = {
             "RUNYARD_HOME": str(home.path),
@@ -39,7 +44,7 @@ class RealWorker:
         }
         with self._output.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "config", "worker", "-n", f"{name}@%h"],
+                [sys.executable, "-c", main, "-A", "config", "worker", "-n", f"{name}@%h"],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,

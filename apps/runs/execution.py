@@ -209,9 +209,10 @@ class Execution:
     ) -> Path:
         wanted = spec.get("python") or {}
         named = wanted.get("interpreter")
-        interpreter = pythons.check_interpreter(
-            Path(named) if named else pythons.default_interpreter()
-        )
+        if named:
+            interpreter = pythons.check_interpreter(Path(named), uid)
+        else:
+            interpreter = pythons.check_interpreter(pythons.default_interpreter())
         requirements = wanted.get("requirements")
         if not requirements:
             return interpreter.path

@@ -502,12 +502,17 @@ def find_identity() -> Identity:
     """Whom jobs run as on this machine. Opens the home for them to pass through, no more."""
     home = settings.HOME
     shared = (home.work, home.data, home.environments)
-    if os.geteuid() == 0 and settings.JOB_UID_BASE > 0:
-        for entry in home.path.iterdir():
-            if entry not in (*shared, home.java) and not entry.is_symlink():
-                entry.chmod(entry.stat().st_mode & 0o700)
-        home.path.chmod(0o711)
-    return probe(settings.JOB_UID_BASE, shared, str(default_interpreter()))
+    if os.geteuid() != 0 or settings.JOB_UID_BASE <= 0:
+        return probe(settings.JOB_UID_BASE, shared, str(default_interpreter()))
+    mode = home.path.stat().st_mode
+    for entry in home.path.iterdir():
+        if entry not in (*shared, home.java) and not entry.is_symlink():
+            entry.chmod(entry.stat().st_mode & 0o700)
+    home.path.chmod(mode | 0o111)
+    identity = probe(settings.JOB_UID_BASE, shared, str(default_interpreter()))
+    if identity.base is None:
+        home.path.chmod(mode)
+    return identity
 
 
 def _stop(held: Execution, state: str) -> None:

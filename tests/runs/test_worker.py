@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+from apps.core.home import Home
 from apps.engine.states import RunState
 from apps.nodes.services.files import open_blob, put_file
-from apps.runs import doorbell
+from apps.runs import doorbell, worker
 from apps.runs.logs import log_of
 from apps.runs.models import Attempt, Output
 from apps.runs.services.stop import stop_node, stop_run
@@ -334,3 +336,104 @@ def test_worker_leaves_no_folder_and_no_guard_behind(start, home):
     worker.end()
 
     assert (os.listdir(home.work), alive(guard)) == ([], False)
+
+
+# --- whom jobs run as -----------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="switching users needs root")
+@pytest.mark.parametrize(
+    ("python", "mode"),
+    [
+        pytest.param("reachable", 0o711, id="users of their own"),
+        pytest.param("hidden", 0o700, id="trusted"),
+    ],
+)
+def test_home_opens_for_the_jobs_users_alone_and_only_if_there_are_any(
+    settings, monkeypatch, python, mode
+):
+    with tempfile.TemporaryDirectory() as top:
+        Path(top).chmod(0o711)
+        home = Home(Path(top) / "home")
+        home.make()
+        (home.path / "up.json").write_text("{}")
+        (home.path / "up.json").chmod(0o644)
+        home.blobs.chmod(0o755)
+        interpreter = Path(top) / python
+        interpreter.write_text("#!/bin/sh\n")
+        interpreter.chmod(0o755 if python == "reachable" else 0o700)
+        settings.HOME = home
+        monkeypatch.setattr(worker, "default_interpreter", lambda: interpreter)
+
+        found = worker.find_identity()
+
+        modes = {path.name: path.stat().st_mode & 0o777 for path in home.path.iterdir()}
+        assert (found.base is None, home.path.stat().st_mode & 0o777) == (mode == 0o700, mode)
+        assert {modes[name] for name in ("up.json", "blobs")} <= {0o600, 0o700}
+        shared = {"work", "data", "environments"} & modes.keys()
+        assert (len(shared) > 0, {modes[name] for name in shared}) == (True, {0o711})
+
+
+def python_for_all() -> str:
+    """A Python that every user can run, unlike one below /root; "" if there is none."""
+    for python in [Path("/usr/bin/python3"), Path("/usr/local/bin/python3")]:
+        real = python.resolve()
+        if real.exists() and all(folder.stat().st_mode & 0o001 for folder in real.parents):
+            return str(real)
+    return ""
+
+
+needs_users = pytest.mark.skipif(
+    os.geteuid() != 0 or not python_for_all(),
+    reason="needs root, and a Python that every user can run",
+)
+
+
+@needs_users
+def test_hostile_job_reaches_neither_the_worker_nor_the_servers_nor_another_workspace(
+    start, home, tmp_path
+):
+    """Runs as a user of its own, and still has all that a job is promised."""
+    mine = start(base_python=python_for_all(), secret_key="do-not-tell")
+    assert "jobs are trusted" not in mine.said()
+    victim = home.data / "999"
+    victim.mkdir(mode=0o700)
+    (victim / "theirs").write_text("theirs")
+    with (tmp_path / "rows.txt").open("w+b") as file:
+        file.write(b"rows\n")
+        file.seek(0)
+        put_file(workspace(), "rows.txt", file, user=None)
+    script = f"""
+        id -u; id -G; cat "$RUNYARD_FILES/rows.txt"; echo kept > "$RUNYARD_DATA/kept"
+        echo '# Report' > "$RUNYARD_OUTPUT_DIR/report.md"; echo again >> /dev/stderr
+        exec 2>/dev/null
+        cat /proc/$PPID/environ /proc/{mine.pid}/environ {home.path}/keys/* {victim}/theirs
+        ls {home.path} {home.path}/work {home.path}/work/* {home.path}/logs {home.path}/database
+        ls /proc/{mine.pid}/fd {home.sockets}; kill -9 {mine.pid} {mine.guard}
+        echo x > {home.sockets}/valkey.sock; echo x >> {home.path}/up.json
+        exit 0
+    """
+    hostile = job("hostile", script, files=["rows.txt"])
+    run = by_hand(published("a", uses={"a": hostile}))
+
+    until(lambda: ended(run), "the run's end")
+
+    uid = 200_000 + workspace().pk
+    assert only(run).log_tail == f"{uid}\n{uid}\nrows\nagain\n"
+    assert (run.state, Output.objects.get().name) == ("succeeded", "report.md")
+    assert (home.data / str(workspace().pk)).stat().st_uid == uid
+    assert alive(mine.pid)
+    assert alive(mine.guard)
+
+
+@needs_users
+def test_jobs_of_other_users_are_stopped_and_leave_nothing_either(start):
+    mine = start(base_python=python_for_all())
+    run = by_hand(published("a", content=STUBBORN))
+    node = running(run, "a")
+    until(lambda: len(mine.children()) >= 4, "the job's tree")
+
+    stop_node(node, user=None)
+
+    until(lambda: ended(run), "the run's end")
+    until(lambda: not mine.children(), "the end of the tree", seconds=2)
