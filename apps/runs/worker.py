@@ -507,7 +507,8 @@ def find_identity() -> Identity:
     mode = home.path.stat().st_mode
     for entry in home.path.iterdir():
         if entry not in (*shared, home.java) and not entry.is_symlink():
-            entry.chmod(entry.stat().st_mode & 0o700)
+            with contextlib.suppress(FileNotFoundError):  # another process's, gone by now
+                entry.chmod(entry.stat().st_mode & 0o700)
     home.path.chmod(mode | 0o111)
     identity = probe(settings.JOB_UID_BASE, shared, str(default_interpreter()))
     if identity.base is None:
