@@ -29,6 +29,11 @@ class Form(forms.Form):
             if "oc-input" not in old:
                 widget.attrs["class"] = f"oc-input {old}".strip()
 
+    def show_only(self) -> None:
+        """For who may look and not change."""
+        for field in self.fields.values():
+            field.disabled = True
+
     def add_faults(self, error: Invalid) -> None:
         """Show each fault at its field, or above the form where it has none here."""
         for fault in error.faults:

@@ -39,7 +39,7 @@ from apps.workflows.services.drafting import (
 )
 from apps.workflows.services.publishing import draft_faults
 from apps.workflows.services.publishing import publish as publish_workflow
-from apps.workspaces.access import Request, require
+from apps.workspaces.access import Request, may, require
 
 #: What a list shows at once; the search narrows it.
 LIST_LIMIT = 200
@@ -183,6 +183,8 @@ def node(request: Request, workspace: str, pk: int) -> HttpResponse:
     if not old and request.GET.get("after"):
         initial["upstream"] = [request.GET["after"]]
     form = NodeForm(row, others, request.POST or None, initial=initial)
+    if not may(request, Permission.EDIT_WORKFLOW):
+        form.show_only()
     if form.is_valid():
         revision = form.cleaned_data["revision"]
         try:
@@ -232,6 +234,9 @@ def settings(request: Request, workspace: str, pk: int) -> HttpResponse:
         require(request, Permission.EDIT_WORKFLOW)
     initial = WorkflowForm.values_of(row)
     form = WorkflowForm(request.workspace, request.POST or None, initial=initial)
+    form.fields["name"].widget.attrs.pop("autofocus")
+    if not may(request, Permission.EDIT_WORKFLOW):
+        form.show_only()
     if form.is_valid():
         try:
             revision = form.cleaned_data["revision"] or 0

@@ -35,7 +35,7 @@ export function say(text, level = "info") {
   close.setAttribute("aria-label", "Dismiss");
   close.textContent = "×";
   const words = document.createElement("span");
-  words.textContent = text;
+  words.textContent = text.charAt(0).toUpperCase() + text.slice(1);
   const item = document.createElement("li");
   item.className = `oc-toast oc-toast-${level}`;
   item.append(words, close);

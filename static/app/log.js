@@ -117,9 +117,11 @@ export function mount(host) {
     }
   }
 
-  // The panel gets lower when the page says why a run failed.
+  // The panel gets lower when the page says why a run failed, the list higher when lines that
+  // come into view are measured.
   const size = new ResizeObserver(() => following && toEnd());
   size.observe(view);
+  size.observe(list);
 
   // Heights that were guessed and then measured move the view as well, so that only what comes
   // right after a person's hand counts as theirs.

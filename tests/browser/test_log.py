@@ -118,3 +118,31 @@ def test_a_run_is_stopped_from_its_page(visit):
 
     expect(it.state).to_have_text("Stopped", timeout=30_000)
     expect(it.page.get_by_role("button", name="Rerun all")).to_be_visible()
+
+
+def test_the_panel_goes_on_with_the_next_attempt_by_itself(visit):
+    it = visit()
+    page = it.page
+    content = "echo try $RUNYARD_ATTEMPT; case $RUNYARD_ATTEMPT in *.1) exit 3;; esac; sleep 2"
+    it.create_job("flaky", "Shell", content)
+    it.go("/w/default/workflows/")
+    it.click("Create workflow…", role="link")
+    it.dialog.get_by_label("Name").fill("flaky")
+    it.dialog.get_by_label("Retries after failure").fill("1")
+    it.dialog.get_by_label("Seconds between retries").fill("1")
+    it.dialog.get_by_role("button", name="Create workflow").click()
+    it.click("Add node", role="link")
+    page.get_by_label("Source file path").fill("flaky")
+    it.click("Add node")
+    expect(page.get_by_text("Added node flaky.")).to_be_visible()
+    it.click("Publish…", role="link")
+    it.dialog.get_by_role("button", name="Publish v1").click()
+    expect(page.get_by_text("Published flaky as v1.")).to_be_visible()
+    it.click("Run")
+
+    expect(it.log.get_by_text(re.compile(r"^try \d+\.2$"))).to_be_visible(timeout=30_000)
+    expect(page.locator("#oc-node-head [aria-current]")).to_have_text("2")
+    expect(it.state).to_have_text("Succeeded", timeout=30_000)
+
+    page.get_by_title("Attempt 1: Failed").click()
+    expect(it.log.get_by_text(re.compile(r"^try \d+\.1$"))).to_be_visible()

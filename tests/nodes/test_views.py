@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 
 import pytest
@@ -69,7 +70,7 @@ def test_a_job_is_created_and_opens_in_its_editor():
         ("", "This field is required."),
         ("etl/../up", "is no path of a job"),
         ("/etl/a", "is no path of a job"),
-        ("etl/taken", "there is a job"),
+        ("etl/taken", "There is a job"),
         ("nul\0", "Null characters are not allowed."),
     ],
 )
@@ -247,3 +248,15 @@ def test_a_file_stays_inside_its_workspace(path):
     assert answer.status_code == 422
     assert len(errors(answer.content.decode())) == 1
     assert File.objects.count() == 0
+
+
+def test_who_may_not_edit_sees_the_draft_and_cannot_type_in_it():
+    row = job("q", "echo hello")
+
+    html = member(Role.GUEST).get(f"{JOBS}{row.pk}/").content.decode()
+
+    controls = re.findall(r'<(?:textarea|select|input)[^>]* form="oc-draft"[^>]*>', html)
+    assert "echo hello</textarea>" in html
+    assert [control for control in controls if " disabled" not in control] == []
+    assert len(controls) > 4
+    assert "Save draft" not in html

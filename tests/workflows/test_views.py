@@ -109,7 +109,7 @@ def test_a_node_is_edited_and_removed_with_its_edges(flow):
 @pytest.mark.parametrize(
     ("sent", "fault"),
     [
-        ({"job_path": "etl/gone"}, "there is no job"),
+        ({"job_path": "etl/gone"}, "There is no job"),
         ({"job_path": "etl/draft"}, "is not published"),
         ({"name": "load"}, "names are unique"),
         ({"name": "bad name"}, "is not allowed"),
@@ -142,7 +142,7 @@ def test_a_circle_is_refused_with_its_nodes_named(flow):
 
     [said] = errors(answer.content.decode())
     assert answer.status_code == 422
-    assert "nodes wait for each other in a circle" in said
+    assert "Nodes wait for each other in a circle" in said
     assert edges(flow) == {("load", "clean")}
 
 
@@ -173,7 +173,7 @@ def test_publishing_shows_all_faults_at_once_and_nothing_is_published(flow):
     html = answer.content.decode()
     assert answer.status_code == 422
     assert errors(html) == [
-        f"node &#x27;{name}&#x27;: no resource queue is set; "
+        f"Node &#x27;{name}&#x27;: no resource queue is set; "
         "choose one for the node or for the workflow"
         for name in ("load", "clean")
     ]

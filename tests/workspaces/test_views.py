@@ -72,7 +72,7 @@ def test_a_workspace_with_an_odd_or_taken_name_keeps_what_was_typed():
 
     assert (odd.status_code, taken.status_code) == (422, 422)
     assert errors(taken.content.decode()) == [
-        "there is a workspace &#x27;default&#x27; already; choose another name"
+        "There is a workspace &#x27;default&#x27; already; choose another name"
     ]
     assert 'value="a b"' in odd.content.decode()
 
