@@ -119,6 +119,22 @@ def test_rerun_failed_runs_the_failed_part_in_place_and_keeps_the_rest():
     assert (counters(run), run.state) == ((0, 0, 3, 0, 0, 0), RunState.SUCCEEDED)
 
 
+def test_rerun_starts_with_what_a_stop_left_pending():
+    #   a ─→ b ─→ c: a succeeds while the run is being stopped, so b is never counted down
+    run = by_hand(published("a", "b", "c", edges=[("a", "b"), ("b", "c")]))
+    mine = take()
+    stop_node(run.nodes.get(key="c"), user=None)
+    stop_run(run, user=None)
+    end(mine)
+    assert states(run) == "succeeded pending stopped"
+
+    assert rerun_failed(run, user=None) == ["b", "c"]
+
+    assert states(run) == "succeeded queued pending"
+    end(end(take()).next)
+    assert (counters(run), run.state) == ((0, 0, 3, 0, 0, 0), RunState.SUCCEEDED)
+
+
 def test_rerun_of_a_run_that_is_not_over_is_refused():
     run = by_hand(chain(2))
 

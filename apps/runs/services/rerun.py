@@ -74,21 +74,23 @@ def rerun_nodes(run: Run, scope: Collection[str], *, user: User | None) -> list[
     graph = graph_of(run)
     chosen = [node for node in nodes if node.key in set(scope)]
     pk_of = {node.key: node.pk for node in chosen}
-    # Open the run first: moving its nodes counts, and a count of nothing open would end it.
     Run.objects.filter(pk=run.pk).update(
         state=RunState.RUNNING, ended_at=None, hold=Hold.NONE, revision=F("revision") + 1
     )
     for node in chosen:
+        node.need = len(graph.upstream[node.key] & pk_of.keys())
         NodeRun.objects.filter(pk=node.pk).update(
-            need=len(graph.upstream[node.key] & pk_of.keys()),
+            need=node.need,
             down=sorted(pk_of[key] for key in graph.downstream[node.key] & pk_of.keys()),
             failures=0,
             losses=0,
             forced=False,
         )
+    # Before the move, which counts on: a node that stayed pending and now lacks nothing keeps
+    # the run open, and the move would end a run that has nothing open.
+    recount(run)
     ended = [node for node in chosen if node.state != NodeState.PENDING]
     move_all(ended, NodeState.PENDING, by=By.PERSON, user=user, note="rerun", exit_code=None)
-    recount(run)
     names = [node.key for node in chosen]
     RunEvent.objects.create(
         run_id=run.pk,
