@@ -33,7 +33,8 @@ TYPES = {".png": "image/png"}
 
 @dataclass(frozen=True)
 class Table:
-    columns: list[str]
+    #: Titles, and whether what stands below is numbers.
+    columns: list[tuple[str, bool]]
     #: Cells, and whether each is a number.
     rows: list[list[tuple[str, bool]]]
     truncated: bool
@@ -146,7 +147,7 @@ def _json_table(text: str) -> Table | None:
     else:
         return None
     cells = [[_cell(value) for value in row] for row in rows[:MAX_ROWS]]
-    return Table(columns, cells, more or len(rows) > MAX_ROWS)
+    return _table(columns, cells, more or len(rows) > MAX_ROWS)
 
 
 def _csv_table(text: str) -> Table | None:
@@ -156,12 +157,13 @@ def _csv_table(text: str) -> Table | None:
         return None
     if not rows:
         return None
-    body = rows[1 : MAX_ROWS + 1]
-    return Table(
-        rows[0],
-        [[(cell, _is_number(cell)) for cell in row] for row in body],
-        len(rows) > MAX_ROWS + 1,
-    )
+    cells = [[(cell, _is_number(cell)) for cell in row] for row in rows[1 : MAX_ROWS + 1]]
+    return _table(rows[0], cells, len(rows) > MAX_ROWS + 1)
+
+
+def _table(columns: list[str], cells: list[list[tuple[str, bool]]], truncated: bool) -> Table:
+    numeric = {n for row in cells for n, (_, number) in enumerate(row) if number}
+    return Table([(title, n in numeric) for n, title in enumerate(columns)], cells, truncated)
 
 
 def _is_number(text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from django.db import connection
@@ -233,7 +233,10 @@ def run_shown(run: Run) -> RunShown:
         _time(shown, now)
         shown.why = _why(shown, run, upstream[shown.node.key], by_key, now)
     ticks = _gantt(run, nodes, now)
-    drawing = draw(list(by_key), edges, COMPACT)
+    # As wide as the longest name asks for, within reason: the whole of it is in the tooltip.
+    longest = max((len(key) for key in by_key), default=0)
+    width = min(max(32 + 6 * longest, COMPACT.width), 190)
+    drawing = draw(list(by_key), edges, replace(COMPACT, width=width))
     for box in drawing.boxes:
         by_key[box.key].x, by_key[box.key].y = box.x, box.y
     counted = Counter(shown.mark for shown in nodes)

@@ -107,13 +107,11 @@ class NodeForm(Form):
         self, workflow: Workflow, others: Sequence[DraftNode], *args: Any, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["upstream"].choices = [  # type: ignore[attr-defined]
-            (name, name) for name in sorted(other.name for other in others)
-        ]
         chosen = set(self["upstream"].value() or ())
-        self.fields["upstream"].choices.sort(  # type: ignore[attr-defined]
-            key=lambda choice: choice[0] not in chosen
+        names = sorted(
+            (other.name for other in others), key=lambda name: (name not in chosen, name)
         )
+        self.fields["upstream"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]
         queue = self.fields["queue"]
         queue.queryset = ResourceQueue.objects.filter(  # type: ignore[attr-defined]
             workspace=workflow.workspace_id, production=True

@@ -19,6 +19,8 @@ REPORT = """import os, pathlib
 print("made the report")
 folder = pathlib.Path(os.environ["RUNYARD_OUTPUT_DIR"])
 (folder / "report.md").write_text("# All is well\\n\\n| rows |\\n|--:|\\n| 30 |\\n")
+wide = ",".join(f"column_number_{n}" for n in range(40))
+(folder / "wide.csv").write_text(wide + "\\n" + wide + "\\n")
 """
 
 
@@ -83,6 +85,11 @@ def test_two_jobs_become_a_workflow_that_is_seen_to_run_and_turn_green(visit):
     page.locator("svg.oc-graph a[data-node=report]").click()
     expect(it.log.get_by_text("made the report")).to_be_visible()
     expect(page).to_have_url(re.compile(r"\?node=report$"))
+
+    on_call = visit(phone=True, dark=True)
+    on_call.go(page.url.removeprefix(it.address))
+    expect(on_call.page.get_by_role("heading", name="All is well")).to_be_visible()
+    on_call.check_width()
 
     it.go("/w/default/workflows/")
     expect(page.get_by_role("row", name=re.compile("daily v1 Succeeded"))).to_be_visible()

@@ -22,7 +22,8 @@ TEMPLATES = Path(settings.BASE_DIR) / "templates"
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (0, "0.0s"),
+        (-1, "0s"),
+        (0.02, "0s"),
         (0.44, "0.4s"),
         (19.9, "19s"),
         (188, "3m 08s"),

@@ -59,17 +59,20 @@ def test_tables_of_both_shapes_of_json_and_of_csv():
     csv = _csv_table('c,n\n"A,S",7.5\n')
 
     assert (by_columns.columns, by_columns.rows) == (
-        ["c", "n"],
+        [("c", False), ("n", True)],
         [[("AS", False), ("7", True)], [("", False), ("true", False)]],
     )
     assert (by_rows.columns, by_rows.rows) == (
-        ["c", "n", "more"],
+        [("c", False), ("n", True), ("more", False)],
         [
             [("AS", False), ("7", True), ("", False)],
             [("F9", False), ("", False), ('{"a": 1}', False)],
         ],
     )
-    assert (csv.columns, csv.rows) == (["c", "n"], [[("A,S", False), ("7.5", True)]])
+    assert (csv.columns, csv.rows) == (
+        [("c", False), ("n", True)],
+        [[("A,S", False), ("7.5", True)]],
+    )
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "3", "[]", "{}", "[1, 2]", "[" * 100_000])

@@ -95,11 +95,12 @@ def state_name(state: str) -> str:
 
 @register.filter
 def duration(value: timedelta | float | None) -> str:
-    """A length of time as people say it: 0.4s, 19s, 3m 08s, 1h 04m, 2d 03h; "" for None."""
+    """A length of time as people say it: 0s, 0.4s, 19s, 3m 08s, 1h 04m, 2d 03h; "" for None."""
     if value is None:
         return ""
     seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    seconds = max(seconds, 0.0)
+    if seconds < 0.05:
+        return "0s"
     if seconds < 10:
         return f"{seconds:.1f}s"
     whole = int(seconds)
