@@ -208,7 +208,7 @@ class Lives(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 6), seldom=SELDOM)
     def stops_a_node(self, pick: int, seldom: bool) -> None:
         key = self.graph.keys[pick % len(self.graph.keys)]
-        if self.states[key] in ENDED or not seldom:
+        if self.states[key] in ENDED or not seldom or self.over():
             return
         stop_node(self.run.nodes.get(key=key), user=None)
         if self.states[key] is N.RUNNING:

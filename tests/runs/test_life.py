@@ -104,6 +104,16 @@ def test_stopped_node_leaves_the_others_running_and_the_run_stopped():
     assert (run.state, states(run)) == (RunState.STOPPED, "succeeded stopped")
 
 
+def test_node_that_a_failure_left_pending_cannot_be_stopped_once_the_run_is_over():
+    run = by_hand(chain(2))
+    end(take(), FAILED)
+
+    with pytest.raises(Conflict, match="is over"):
+        stop_node(run.nodes.get(key="n001"), user=None)
+
+    assert states(run) == "failed pending"
+
+
 def test_rerun_failed_runs_the_failed_part_in_place_and_keeps_the_rest():
     run = by_hand(published("a", "b", "c", edges=[("a", "b"), ("b", "c")], retries=0))
     mine = end(take()).next

@@ -29,8 +29,6 @@ class Claim:
     queue_id: int
     key: str
     job_version_id: int
-    #: The resource queue's Spark master.
-    master: str
     #: Of the attempt, from its child's start; None: no limit.
     timeout_seconds: int | None
     #: Failures before this attempt.

@@ -25,9 +25,12 @@ def stop_run(run: Run, *, user: User | None) -> None:
 def stop_node(node_run: NodeRun, *, user: User | None) -> None:
     """Stop one node; what does not wait for it goes on.
 
-    Raises Conflict if it has ended.
+    Raises Conflict if it has ended, or its run has.
     """
     node = NodeRun.objects.select_for_update(no_key=True).get(pk=node_run.pk)
+    run = Run.objects.select_for_update(no_key=True).get(pk=node.run_id)
+    if run.ended_at is not None:
+        raise Conflict(f"run {run.pk} is over; there is nothing to stop")
     if node.state in ENDED:
         raise Conflict(f"node {node.key!r} has {node.state}; there is nothing to stop")
     if node.state == NodeState.RUNNING:
