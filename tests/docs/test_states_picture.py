@@ -11,9 +11,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "engine.md"
 
 def picture() -> str:
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {NodeState.PENDING}"]
-    lines += [
-        f"    {old} --> {new}: {', '.join(sorted(by))}" for (old, new), by in ARROWS.items()
-    ]
+    lines += [f"    {old} --> {new}: {', '.join(sorted(by))}" for (old, new), by in ARROWS.items()]
     lines += [f"    {state} --> [*]" for state in NodeState if state in ENDED]
     return "\n".join([*lines, "```"])
 
