@@ -32,7 +32,7 @@ const ICONS = `
   activity-heartbeat alert-triangle arrow-left arrow-right brand-python braces check chevron-down
   chevron-left chevron-right clock cloud-upload copy database device-floppy dots download eye
   external-link file file-code file-text flame folder git-branch hand-click history home
-  info-circle list-details lock logout maximize menu-2 moon package pencil player-play
+  info-circle list-details lock logout maximize menu-2 moon package pencil player-pause player-play
   player-stop plus refresh rocket search selector server settings sitemap stack-2 sun
   sun-moon terminal-2 text-wrap trash upload user users variable versions x
 `.trim().split(/\s+/);
