@@ -31,8 +31,17 @@ from apps.nodes.api import StartedSerializer, stored_bytes
 from apps.runs.logs import AttemptLog, log_of
 from apps.runs.models import Attempt, NodeRun, Output, Run, RunEvent
 from apps.runs.rights import needed_to_operate
-from apps.runs.services.rerun import rerun, rerun_failed
+from apps.runs.services.pause import pause_run, resume_run
+from apps.runs.services.rerun import (
+    failed_scope,
+    rerun,
+    rerun_failed,
+    rerun_nodes,
+    rerun_plan,
+    rerun_scope,
+)
 from apps.runs.services.stop import stop_node, stop_run
+from apps.runs.services.success import set_success
 from apps.workspaces.api import Units
 from apps.workspaces.models import TokenScope
 from apps.workspaces.selectors import require
@@ -168,9 +177,48 @@ class NodeRunQuery(Strict):
 
 class RerunSerializer(Strict):
     scope = serializers.ChoiceField(
-        choices=["all", "failed"],
-        help_text="all: everything, as a new run for the same cycle. failed: in this run, what "
-        "has not succeeded.",
+        choices=["all", "failed", "node", "downstream"],
+        help_text="all: everything, as a new run for the same cycle. In this run: failed: what "
+        "has not succeeded; node: one node alone; downstream: one node and all below it.",
+    )
+    node = serializers.CharField(
+        required=False, help_text="Name of the node, with the scopes node and downstream."
+    )
+
+    def validate(self, data: dict[str, Any]) -> dict[str, Any]:
+        scope, one = data["scope"], data["scope"] in ("node", "downstream")
+        if one and "node" not in data:
+            raise serializers.ValidationError({"node": [f"scope {scope!r} needs it; name a node"]})
+        if not one and "node" in data:
+            raise serializers.ValidationError(
+                {"node": [f"scope {scope!r} is of no one node; take it out"]}
+            )
+        return data
+
+
+class RerunQuery(RerunSerializer):
+    scope = serializers.ChoiceField(
+        choices=["all", "failed", "node", "downstream"],
+        default="all",
+        help_text="As for the rerun itself.",
+    )
+
+
+class RerunPlanSerializer(serializers.Serializer):
+    """Names of nodes, in the graph's order."""
+
+    new_run = serializers.BooleanField(help_text="False: it would be in this run.")
+    again = serializers.ListField(child=serializers.CharField(), help_text="What would run.")
+    kept = serializers.ListField(child=serializers.CharField(), help_text="What would not.")
+    passed_over = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Upstreams that have not succeeded and would not be waited for.",
+    )
+
+
+class SuccessSerializer(Strict):
+    reason = serializers.CharField(
+        max_length=1000, help_text="Why it counts as succeeded; stays with the node's event."
     )
 
 
@@ -298,7 +346,7 @@ class RunEndpoints(Endpoint):
         return rows.select_related("attempt__node_run")
 
     def may_operate(self, run: Run) -> None:
-        """Raises Denied unless the user may stop and repeat this run."""
+        """Raises Denied unless the user may stop, pause and repeat this run."""
         require(self.request.user, self.workspace, needed_to_operate(run))
 
 
@@ -367,7 +415,69 @@ class RunStopEndpoint(RunEndpoints):
         return Response(RunSerializer(self.run(run)).data, status=202)
 
 
+class RunPauseEndpoint(RunEndpoints):
+    @operation(
+        "pause_run",
+        "Pause a run",
+        permission=Permission.EDIT_JOB,
+        scope=TokenScope.RUN,
+        body=NothingSerializer,
+        answers={200: RunSerializer},
+        example={},
+        shows={**RUN, "hold": "paused"},
+    )
+    def post(self, request: Request, workspace: str, run: int) -> Response:
+        """What runs goes on to its end, no other node starts; `hold` says so, the state stays.
+        Rights as for stopping the run."""
+        row = self.run(run)
+        self.may_operate(row)
+        self.body()
+        pause_run(row, user=request.user)
+        return Response(RunSerializer(self.run(run)).data)
+
+
+class RunResumeEndpoint(RunEndpoints):
+    @operation(
+        "resume_run",
+        "Resume a paused run",
+        permission=Permission.EDIT_JOB,
+        scope=TokenScope.RUN,
+        body=NothingSerializer,
+        answers={200: RunSerializer},
+        example={},
+        shows=RUN,
+    )
+    def post(self, request: Request, workspace: str, run: int) -> Response:
+        """Rights as for stopping the run."""
+        row = self.run(run)
+        self.may_operate(row)
+        self.body()
+        resume_run(row, user=request.user)
+        return Response(RunSerializer(self.run(run)).data)
+
+
 class RunRerunEndpoint(RunEndpoints):
+    @operation(
+        "preview_rerun",
+        "Preview a rerun",
+        permission=Permission.VIEW,
+        query=RerunQuery,
+        answers={200: RerunPlanSerializer},
+        shows={"new_run": False, "again": ["clean"], "kept": ["load"], "passed_over": []},
+    )
+    def get(self, request: Request, workspace: str, run: int) -> Response:
+        """What running it again would do as it stands now; changes nothing. Refused as the rerun
+        itself would be."""
+        row = self.run(run)
+        query = self.query()
+        if query["scope"] == "all":
+            names = list(row.nodes.order_by("pk").values_list("key", flat=True))
+            return Response({"new_run": True, "again": names, "kept": [], "passed_over": []})
+        plan = rerun_plan(row, self.scope_of(row, query))
+        fates = {"again": plan.again, "kept": plan.kept, "passed_over": plan.passed_over}
+        told = {fate: [node.key for node in nodes] for fate, nodes in fates.items()}
+        return Response({"new_run": False, **told})
+
     @operation(
         "rerun_run",
         "Run a run again",
@@ -379,16 +489,25 @@ class RunRerunEndpoint(RunEndpoints):
         shows={"runs": [118]},
     )
     def post(self, request: Request, workspace: str, run: int) -> Response:
-        """Answers with the id of the run to follow: this one, or the new one. Needs the right to
-        operate runs; for a run of a draft the right to edit jobs is enough."""
+        """Answers with the id of the run to follow: this one, or the new one. `GET` tells before
+        what would run. Needs the right to operate runs; for a run of a draft the right to edit
+        jobs is enough."""
         row = self.run(run)
         self.may_operate(row)
         data = self.body()
-        if data["scope"] == "failed":
+        if data["scope"] == "all":
+            row = rerun(row, user=request.user)
+        elif data["scope"] == "failed":
             rerun_failed(row, user=request.user)
         else:
-            row = rerun(row, user=request.user)
+            rerun_nodes(row, self.scope_of(row, data), user=request.user)
         return Response({"runs": [row.pk]}, status=201)
+
+    def scope_of(self, run: Run, data: dict[str, Any]) -> list[str]:
+        """The nodes that a rerun in place is about."""
+        if data["scope"] == "failed":
+            return failed_scope(run)
+        return rerun_scope(run, data["node"], downstream=data["scope"] == "downstream")
 
 
 # --- nodes and attempts ---------------------------------------------------------------------
@@ -447,6 +566,26 @@ class NodeRunStopEndpoint(RunEndpoints):
         self.body()
         stop_node(self.node(run, node), user=request.user)
         return Response(NodeRunSerializer(self.node(run, node)).data, status=202)
+
+
+class NodeRunSuccessEndpoint(RunEndpoints):
+    @operation(
+        "set_node_run_to_success",
+        "Set a node of a run to success",
+        permission=Permission.EDIT_JOB,
+        scope=TokenScope.RUN,
+        body=SuccessSerializer,
+        answers={200: NodeRunSerializer},
+        example={"reason": "loaded by hand"},
+        shows=NODE_RUN | {"forced": True, "reason": "set to success (was failed): loaded by hand"},
+    )
+    def post(self, request: Request, workspace: str, run: int, node: str) -> Response:
+        """Any node that is neither running nor succeeded. What waits for it goes on, also in a
+        run that was over. Rights as for stopping the run."""
+        self.may_operate(self.run(run))
+        data = self.body()
+        set_success(self.node(run, node), reason=data["reason"], user=request.user)
+        return Response(NodeRunSerializer(self.node(run, node)).data)
 
 
 class AttemptsEndpoint(RunEndpoints):

@@ -8,5 +8,8 @@ from apps.runs.models import Run
 
 
 def needed_to_operate(run: Run) -> Permission:
-    """To stop or rerun it. Who may run drafts may also stop and repeat those runs."""
+    """To stop, pause or rerun it, or to set a node of it to success.
+
+    Who may run drafts may also do so with those runs.
+    """
     return Permission.EDIT_JOB if run.trigger == Trigger.DEBUG else Permission.OPERATE

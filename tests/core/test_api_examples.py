@@ -13,7 +13,9 @@ from apps.core import api
 from apps.engine.roles import Role
 from apps.engine.states import NodeState
 from apps.nodes.models import Job
+from apps.runs.models import Run
 from apps.runs.services.hot_path import Outcome
+from apps.runs.services.pause import pause_run
 from apps.workflows.models import Workflow
 from apps.workspaces.models import User
 from tests import factories
@@ -122,6 +124,12 @@ def _under_way(here: World) -> World:
     return replace(here, run=factories.by_hand(flow.published).pk)
 
 
+def _paused(here: World) -> World:
+    here = _under_way(here)
+    pause_run(Run.objects.get(pk=here.run), user=None)
+    return here
+
+
 def _failed(here: World) -> World:
     flow = Workflow.objects.get(pk=here.workflow)
     run = factories.by_hand(flow.published)
@@ -134,6 +142,9 @@ BEFORE: dict[str, Callable[[World], World]] = {
     "publish_job": _changed_job,
     "publish_workflow": _changed_workflow,
     "stop_run": _under_way,
+    "pause_run": _under_way,
+    "resume_run": _paused,
+    "set_node_run_to_success": _failed,
     "stop_node_run": _under_way,
     "rerun_run": _failed,
 }

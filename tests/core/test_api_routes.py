@@ -67,10 +67,13 @@ RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
     f"{_RUN}/events": {"GET": (V, "read")},
     # Those of a debug run; all others ask for OPERATE in the method.
     f"{_RUN}/stop": {"POST": (J, "run")},
-    f"{_RUN}/rerun": {"POST": (J, "run")},
+    f"{_RUN}/pause": {"POST": (J, "run")},
+    f"{_RUN}/resume": {"POST": (J, "run")},
+    f"{_RUN}/rerun": {"GET": (V, "read"), "POST": (J, "run")},
     f"{_RUN}/nodes": {"GET": (V, "read")},
     _NODE: {"GET": (V, "read")},
     f"{_NODE}/stop": {"POST": (J, "run")},
+    f"{_NODE}/success": {"POST": (J, "run")},
     f"{_NODE}/attempts": {"GET": (V, "read")},
     f"{_NODE}/attempts/{{attempt}}": {"GET": (V, "read")},
     f"{_NODE}/attempts/{{attempt}}/log": {"GET": (V, "read")},
@@ -92,8 +95,11 @@ HIGHER = {
     ("DELETE", _JOB): PJ,
     ("POST", f"{_JOB}/run"): R,
     ("POST", f"{_RUN}/stop"): Permission.OPERATE,
+    ("POST", f"{_RUN}/pause"): Permission.OPERATE,
+    ("POST", f"{_RUN}/resume"): Permission.OPERATE,
     ("POST", f"{_RUN}/rerun"): Permission.OPERATE,
     ("POST", f"{_NODE}/stop"): Permission.OPERATE,
+    ("POST", f"{_NODE}/success"): Permission.OPERATE,
 }
 
 SUFFIXES = ("/configs", "/health", "/ready", ".css", ";x", "/..", "/%2e%2e", "%2f..", "/", "%00")

@@ -177,7 +177,7 @@ def test_events_say_what_happened_and_by_whom(count):
     assert (found[0]["node"], found[0]["user"]) == ("a", None)
 
 
-# --- stop and rerun -------------------------------------------------------------------------
+# --- stop, pause, success, rerun ------------------------------------------------------------
 
 
 def test_run_is_stopped_by_a_person():
@@ -233,7 +233,137 @@ def test_everything_runs_again_as_a_new_run():
     assert (response.status_code, shown["rerun_of"], again != run.pk) == (201, run.pk, True)
 
 
-@pytest.mark.parametrize("body", [{}, {"scope": "some"}, {"scope": "all", "nodes": []}])
+def test_run_is_paused_and_resumed():
+    run = run_of("a")
+    caller = program(Role.DATA_ENGINEERING, TokenScope.RUN)
+
+    paused = caller.post(f"runs/{run.pk}/pause")
+    again = caller.post(f"runs/{run.pk}/pause")
+    resumed = caller.post(f"runs/{run.pk}/resume")
+
+    assert (paused.status_code, paused.json()["hold"], paused.json()["nodes"]["active"]) == (
+        200,
+        "paused",
+        0,
+    )
+    assert (again.status_code, again.json()["detail"]) == (
+        409,
+        f"run {run.pk} is paused; there is nothing to pause",
+    )
+    assert (resumed.status_code, resumed.json()["hold"], resumed.json()["nodes"]["active"]) == (
+        200,
+        "",
+        1,
+    )
+    assert caller.post(f"runs/{run.pk}/resume").status_code == 409
+
+
+def test_node_is_set_to_success_with_a_reason():
+    run = run_of("a", "b", edges=[("a", "b")])
+    ran(run.nodes.get(key="a"), FAILED)
+    caller = program(Role.DATA_ENGINEERING, TokenScope.RUN)
+    place = f"runs/{run.pk}/nodes/a/success"
+
+    refused = [caller.post(place, body).status_code for body in ({}, {"reason": " "})]
+    done = caller.post(place, {"reason": "loaded by hand"})
+
+    assert refused == [422, 422]
+    shown = done.json()
+    assert (done.status_code, shown["state"], shown["forced"], shown["reason"]) == (
+        200,
+        "succeeded",
+        True,
+        "set to success (was failed): loaded by hand",
+    )
+    assert dict(run.nodes.values_list("key", "state")) == {"a": "succeeded", "b": "queued"}
+    event = next(
+        each
+        for each in caller.get(f"runs/{run.pk}/events").json()["items"]
+        if (each["node"], each["new"]) == ("a", "succeeded")
+    )
+    assert (event["user"], event["note"]) == ("data_engineering", shown["reason"])
+    assert caller.post(place, {"reason": "again"}).status_code == 409
+
+
+def over() -> Run:
+    """a failed, so that b and c did not run; alone succeeded."""
+    run = run_of("a", "b", "c", "alone", edges=[("a", "b"), ("b", "c")])
+    ran(run.nodes.get(key="a"), FAILED)
+    ran(run.nodes.get(key="alone"))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("query", "plan"),
+    [
+        ("", (True, ["a", "alone", "b", "c"], [], [])),
+        ("scope=all", (True, ["a", "alone", "b", "c"], [], [])),
+        ("scope=failed", (False, ["a", "b", "c"], ["alone"], [])),
+        ("scope=node&node=b", (False, ["b"], ["a", "alone", "c"], ["a"])),
+        ("scope=downstream&node=b", (False, ["b", "c"], ["a", "alone"], ["a"])),
+        ("scope=node&node=alone", (False, ["alone"], ["a", "b", "c"], [])),
+    ],
+)
+def test_preview_of_a_rerun_changes_nothing(query, plan):
+    run = over()
+    run.refresh_from_db()
+    revision = run.revision
+
+    shown = program(Role.GUEST, TokenScope.READ).get(f"runs/{run.pk}/rerun?{query}")
+
+    run.refresh_from_db()
+    names = ("new_run", "again", "kept", "passed_over")
+    assert (shown.status_code, shown.json()) == (200, dict(zip(names, plan, strict=True)))
+    assert (Run.objects.count(), run.revision) == (1, revision)
+
+
+@pytest.mark.parametrize(
+    ("scope", "states"),
+    [
+        ("node", {"a": "failed", "alone": "succeeded", "b": "queued", "c": "pending"}),
+        ("downstream", {"a": "failed", "alone": "succeeded", "b": "queued", "c": "pending"}),
+    ],
+)
+def test_node_runs_again_in_place(scope, states):
+    run = over()
+    caller = program(Role.DATA_ENGINEERING, TokenScope.RUN)
+
+    response = caller.post(f"runs/{run.pk}/rerun", {"scope": scope, "node": "b"})
+
+    assert (response.status_code, response.json()) == (201, {"runs": [run.pk]})
+    assert dict(run.nodes.values_list("key", "state")) == states
+    ran(run.nodes.get(key="b"))
+    after = {"node": "pending", "downstream": "queued"}
+    assert run.nodes.get(key="c").state == after[scope]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_rerun_in_place_waits_for_the_runs_end(method):
+    run = run_of("a")
+    body = {"scope": "node", "node": "a"}
+    query = "?scope=node&node=a" if method == "GET" else ""
+
+    refused = program().send(
+        method, f"runs/{run.pk}/rerun{query}", body if method == "POST" else None
+    )
+
+    assert (refused.status_code, refused.json()["detail"]) == (
+        409,
+        f"run {run.pk} is not over; stop it first, or wait for its end",
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"scope": "some"},
+        {"scope": "all", "nodes": []},
+        {"scope": "node"},
+        {"scope": "failed", "node": "a"},
+        {"scope": "downstream", "node": "x"},
+    ],
+)
 def test_rerun_says_what_to_run(body):
     run = run_of("a")
 
@@ -249,14 +379,17 @@ def test_data_scientist_operates_runs_of_drafts_and_no_others():
         place = f"runs/{run.pk}"
         node = run.nodes.get().key
         return [
+            caller.post(f"{place}/pause").status_code,
+            caller.post(f"{place}/resume").status_code,
             caller.post(f"{place}/nodes/{node}/stop").status_code,
             caller.post(f"{place}/rerun", {"scope": "all"}).status_code,
             caller.post(f"{place}/stop").status_code,
+            caller.post(f"{place}/nodes/{node}/success", {"reason": "known"}).status_code,
         ]
 
-    assert answers(production) == [403, 403, 403]
+    assert answers(production) == [403, 403, 403, 403, 403, 403]
     # Its one node is stopped, so the run is over.
-    assert answers(debug) == [202, 201, 409]
+    assert answers(debug) == [200, 200, 202, 201, 409, 200]
     again = Run.objects.get(rerun_of=debug)
     assert (again.trigger, again.nodes.get().queue.name) == ("debug", "dev_queue")
 

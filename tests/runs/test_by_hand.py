@@ -10,6 +10,7 @@ from apps.core.errors import Conflict, Invalid
 from apps.engine.states import NodeState, RunState
 from apps.runs.services.hot_path import Outcome, claim, finish
 from apps.runs.services.pause import pause_run, resume_run
+from apps.runs.services.rerun import rerun_nodes, rerun_plan, rerun_scope
 from apps.runs.services.stop import stop_run
 from apps.runs.services.success import set_success
 from tests.factories import by_hand, chain, published, workspace
@@ -144,3 +145,75 @@ def test_running_node_and_success_without_a_reason_are_refused():
     end(end_of)
     with pytest.raises(Conflict, match="has succeeded already"):
         set_success(node, reason="x", user=None)
+
+
+#   a ─→ b ─→ d       e
+#   └──→ c ───┘
+DIAMOND = [("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")]
+
+
+@pytest.mark.parametrize(
+    ("key", "downstream", "scope"),
+    [
+        ("a", False, "a"),
+        ("a", True, "a b c d"),
+        ("c", True, "c d"),
+        ("d", True, "d"),
+        ("e", True, "e"),
+    ],
+)
+def test_scope_of_a_rerun_is_the_node_alone_or_with_what_is_below_it(key, downstream, scope):
+    run = by_hand(published("a", "b", "c", "d", "e", edges=DIAMOND))
+
+    assert rerun_scope(run, key, downstream=downstream) == scope.split()
+
+
+def test_scope_of_a_rerun_names_a_node_of_the_run():
+    with pytest.raises(Invalid, match="has no node 'x'"):
+        rerun_scope(by_hand(chain(1)), "x", downstream=False)
+
+
+def test_plan_of_a_rerun_says_what_runs_what_is_kept_and_what_is_not_waited_for():
+    run = by_hand(published("a", "b", "c", "d", "e", edges=DIAMOND))
+    with pytest.raises(Conflict, match="is not over"):
+        rerun_plan(run, ["a"])
+    end(end(end(end(take()).next).next, FAILED).next)
+    run.refresh_from_db()
+    before = counters(run)
+
+    plan = rerun_plan(run, ["c", "d"])
+
+    def names(nodes) -> str:
+        return " ".join(node.key for node in nodes)
+
+    assert states(run) == "succeeded succeeded failed succeeded pending"
+    assert (names(plan.again), names(plan.kept), names(plan.passed_over)) == ("c d", "a e b", "b")
+    assert names(rerun_plan(run, ["b", "d"]).passed_over) == ""
+    assert counters(run) == before
+
+
+def test_node_that_runs_again_alone_leaves_what_is_below_it_as_it_was():
+    run = by_hand(chain(3))
+    end(end(end(take()).next).next)
+    run.refresh_from_db()
+
+    rerun_nodes(run, rerun_scope(run, "n000", downstream=False), user=None)
+
+    assert states(run) == "queued succeeded succeeded"
+    end(take())
+    run.refresh_from_db()
+    assert (run.state, states(run)) == (RunState.SUCCEEDED, "succeeded succeeded succeeded")
+    assert list(run.nodes.order_by("pk").values_list("attempt", flat=True)) == [2, 1, 1]
+
+
+def test_node_that_runs_again_with_all_downstream_is_waited_for():
+    run = by_hand(chain(3))
+    end(end(end(take()).next).next)
+    run.refresh_from_db()
+
+    rerun_nodes(run, rerun_scope(run, "n001", downstream=True), user=None)
+
+    assert states(run) == "succeeded queued pending"
+    end(end(take()).next)
+    run.refresh_from_db()
+    assert (run.state, states(run)) == (RunState.SUCCEEDED, "succeeded succeeded succeeded")

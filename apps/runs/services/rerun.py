@@ -1,13 +1,14 @@
-"""Doing it again: a whole run anew, or the failed part of one in place."""
+"""Doing it again: a whole run anew, or a part of one in place."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from django.db import transaction
 from django.db.models import F
 
-from apps.core.errors import Conflict
+from apps.core.errors import Conflict, Invalid
 from apps.engine.graph import Graph
 from apps.engine.states import By, Hold, NodeState, RunState, Trigger
 from apps.nodes.models import JobVersion
@@ -47,6 +48,11 @@ def rerun_failed(run: Run, *, user: User | None) -> list[str]:
 
     Raises Conflict if the run is not over, or if nothing is left to run.
     """
+    return rerun_nodes(run, failed_scope(run), user=user)
+
+
+def failed_scope(run: Run) -> list[str]:
+    """What has not succeeded, in the graph's order. Raises Conflict if nothing has not."""
     keys = (
         NodeRun.objects.filter(run=run.pk)
         .exclude(state=NodeState.SUCCEEDED)
@@ -56,7 +62,47 @@ def rerun_failed(run: Run, *, user: User | None) -> list[str]:
     scope = list(keys)
     if not scope:
         raise Conflict(f"every node of run {run.pk} has succeeded; rerun the whole run instead")
-    return rerun_nodes(run, scope, user=user)
+    return scope
+
+
+def rerun_scope(run: Run, key: str, *, downstream: bool) -> list[str]:
+    """One node alone, or with every node below it, in the graph's order.
+
+    Raises Invalid if the run has no node of this name.
+    """
+    graph = graph_of(run)
+    if key not in graph.keys:
+        raise Invalid(f"run {run.pk} has no node {key!r}; name one of its nodes", "node")
+    scope = {key} | (graph.below(key) if downstream else frozenset())
+    return [each for each in graph.in_order if each in scope]
+
+
+@dataclass(frozen=True)
+class RerunPlan:
+    """What a rerun in place would do; nodes in the graph's order."""
+
+    again: list[NodeRun]
+    kept: list[NodeRun]
+    #: Upstreams that have not succeeded and are no part of it: nothing waits for them.
+    passed_over: list[NodeRun]
+
+
+def rerun_plan(run: Run, scope: Collection[str]) -> RerunPlan:
+    """What `rerun_nodes` would do with these nodes, as the run stands now. Changes nothing.
+
+    Raises Conflict if the run is not over.
+    """
+    _must_be_over(run)
+    chosen, graph = set(scope), graph_of(run)
+    nodes = list(NodeRun.objects.filter(run=run.pk).order_by("pk"))
+    above = {up for key in chosen for up in graph.upstream[key]} - chosen
+    return RerunPlan(
+        again=[node for node in nodes if node.key in chosen],
+        kept=[node for node in nodes if node.key not in chosen],
+        passed_over=[
+            node for node in nodes if node.key in above and node.state != NodeState.SUCCEEDED
+        ],
+    )
 
 
 @transaction.atomic
@@ -69,8 +115,7 @@ def rerun_nodes(run: Run, scope: Collection[str], *, user: User | None) -> list[
     """
     nodes = list(NodeRun.objects.select_for_update(no_key=True).filter(run=run.pk).order_by("pk"))
     run = Run.objects.select_for_update(no_key=True).get(pk=run.pk)
-    if run.ended_at is None:
-        raise Conflict(f"run {run.pk} is not over; stop it first, or wait for its end")
+    _must_be_over(run)
     graph = graph_of(run)
     chosen = [node for node in nodes if node.key in set(scope)]
     pk_of = {node.key: node.pk for node in chosen}
@@ -101,6 +146,11 @@ def rerun_nodes(run: Run, scope: Collection[str], *, user: User | None) -> list[
     )
     admit(run.pk)
     return names
+
+
+def _must_be_over(run: Run) -> None:
+    if run.ended_at is None:
+        raise Conflict(f"run {run.pk} is not over; stop it first, or wait for its end")
 
 
 def graph_of(run: Run) -> Graph:
