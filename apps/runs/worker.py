@@ -65,6 +65,8 @@ _LOOK_SECONDS = 2.0
 #: A full worker hands a bell on so many times, and so often at most; another may have room.
 _PASSES = 3
 _PASS_SECONDS = 0.1
+#: A worker's folder in which no life was shown for so long belongs to nobody any more.
+_SILENT_SECONDS = 86_400
 #: What a child gets between SIGTERM and SIGKILL when its worker ends.
 _DRAIN_GRACE_SECONDS = 3.0
 
@@ -320,6 +322,7 @@ class Worker:
                     held.look()
             with self._quiet("looking for strays"):
                 self.strays.sweep(lambda: frozenset(self._held))
+                self._seat.show_life()
                 self._seat.clear_abandoned()
                 self._bench.desks.clear()
 
@@ -455,7 +458,8 @@ class Seat:
     """A worker's own folder below `work`, and the sign that it lives: a lock held on it.
 
     Whoever finds a folder without its lock knows that the worker is gone, guard or no guard:
-    what it left running on this machine is killed and the folder removed.
+    what it left running on this machine is killed and the folder removed. A folder of another
+    host, or of a container that was replaced, goes when nobody has shown life in it for a day.
     """
 
     def __init__(self, work: Path, worker: str, name: str) -> None:
@@ -471,6 +475,9 @@ class Seat:
         os.write(self._lock, f"{socket.gethostname()} {self.worker}".encode())
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         new.rename(self.folder)  # visible to others only with its lock held
+
+    def show_life(self) -> None:
+        os.utime(self._lock)
 
     def leave(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -491,7 +498,9 @@ class Seat:
                 if host == socket.gethostname() and worker:
                     count = kill_all_of(worker)
                     logger.info("worker %s is gone; killed %d processes of it", worker, count)
-                    shutil.rmtree(file.parent, ignore_errors=True)
+                elif time.time() - os.fstat(handle).st_mtime < _SILENT_SECONDS:
+                    continue  # another host's lock may not be seen from here
+                shutil.rmtree(file.parent, ignore_errors=True)
             except BlockingIOError:
                 pass  # it lives
             finally:
