@@ -12,7 +12,7 @@ from django.db.models import Count, QuerySet
 from django.utils import timezone
 
 from apps.engine.states import ACTIVE, RUN_ENDED, AttemptState, Hold, NodeState, RunState
-from apps.runs.models import Attempt, NodeRun, Output, Run
+from apps.runs.models import Attempt, NodeRun, Output, Run, RunEvent
 from apps.workflows.drawing import COMPACT, Drawing, draw
 from apps.workspaces.models import ResourceQueue
 
@@ -190,6 +190,10 @@ class RunShown:
     def over(self) -> bool:
         return self.run.state in RUN_ENDED
 
+    @property
+    def running(self) -> bool:
+        return any(shown.node.state == NodeState.RUNNING for shown in self.nodes)
+
     def selected(self, wanted: str) -> NodeShown | None:
         """The node that the side panel shows: the one asked for, else the first that failed,
         that runs, that has run."""
@@ -215,7 +219,7 @@ def run_shown(run: Run) -> RunShown:
     now = timezone.now()
     over = run.state in RUN_ENDED
     rows = run.nodes.select_related("job_version__job", "queue").order_by("pk")
-    nodes = [NodeShown(node, _mark(node, over)) for node in rows]
+    nodes = [NodeShown(node, mark_of(node, over=over)) for node in rows]
     by_pk = {shown.node.pk: shown for shown in nodes}
     by_key = {shown.node.key: shown for shown in nodes}
     for attempt in Attempt.objects.filter(node_run__in=by_pk).order_by("number"):
@@ -258,7 +262,8 @@ def run_shown(run: Run) -> RunShown:
     )
 
 
-def _mark(node: NodeRun, over: bool) -> str:
+def mark_of(node: NodeRun, *, over: bool) -> str:
+    """Its state as pages show it; `over`: its run is."""
     if node.state == NodeState.PENDING and over:
         return NOT_RUN
     if node.state == NodeState.SUCCEEDED and node.forced:
@@ -294,7 +299,7 @@ def _why(
         case "pending" if lacking:
             return f"waits for {', '.join(lacking)}"
         case "pending" if run.hold == Hold.PAUSED:
-            return "held back: the run is paused"
+            return "held: the run is paused"
         case "pending" if node.reason:
             return node.reason
         case "pending" if run.parallelism:
@@ -372,6 +377,14 @@ def _trouble(
         error_rest=(colon + rest) if named else line,
         blocked=[shown.node.key for shown in nodes if shown.mark == NOT_RUN],
     )
+
+
+def forced_by(node: NodeRun) -> RunEvent | None:
+    """The event of a node's being set to success: who, when, why. None: it was not."""
+    if not node.forced:
+        return None
+    rows = RunEvent.objects.filter(run=node.run_id, node_run=node.pk, new=NodeState.SUCCEEDED)
+    return rows.select_related("user").order_by("-pk").first()
 
 
 def is_live(run: Run) -> bool:

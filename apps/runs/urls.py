@@ -6,11 +6,21 @@ app_name = "runs"
 urlpatterns = [
     path("w/<str:workspace>/runs/", views.runs, name="list"),
     path("w/<str:workspace>/runs/<int:pk>/", views.run, name="run"),
+    path("w/<str:workspace>/runs/<int:pk>/pause/", views.pause, name="pause"),
+    path("w/<str:workspace>/runs/<int:pk>/resume/", views.resume, name="resume"),
     path("w/<str:workspace>/runs/<int:pk>/stop/", views.stop, name="stop"),
     path("w/<str:workspace>/runs/<int:pk>/rerun/", views.rerun_all, name="rerun"),
     path("w/<str:workspace>/runs/<int:pk>/rerun-failed/", views.rerun_rest, name="rerun-failed"),
     path("w/<str:workspace>/runs/<int:pk>/nodes/<int:node>/", views.node, name="node"),
     path("w/<str:workspace>/runs/<int:pk>/nodes/<int:node>/stop/", views.stop_one, name="stop-one"),
+    path(
+        "w/<str:workspace>/runs/<int:pk>/nodes/<int:node>/success/", views.success, name="success"
+    ),
+    path(
+        "w/<str:workspace>/runs/<int:pk>/nodes/<int:node>/rerun/",
+        views.rerun_one,
+        name="rerun-one",
+    ),
     path("w/<str:workspace>/runs/<int:pk>/nodes/<int:node>/log/", views.log, name="log"),
     path("w/<str:workspace>/runs/<int:pk>/nodes/<int:node>/stream/", views.stream, name="stream"),
     path("w/<str:workspace>/runs/<int:pk>/nodes/<int:node>/raw/", views.raw_log, name="raw-log"),

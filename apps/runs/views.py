@@ -1,4 +1,4 @@
-"""Pages of runs: the list, one run live, a node's log, outputs, stop and rerun."""
+"""Pages of runs: the list, one run live, a node's log, outputs, and what a person may do."""
 
 from __future__ import annotations
 
@@ -23,21 +23,26 @@ from django.http import (
 )
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
-from django.views.decorators.http import require_POST, require_safe
+from django.utils.http import urlencode
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from apps.core.http import download, go
+from apps.core.errors import Conflict, Invalid
+from apps.core.http import download, fragment, go
 from apps.core.paging import newest_first
-from apps.engine.states import ENDED, RUN_ENDED, RunState, Trigger
+from apps.engine.states import ENDED, RUN_ENDED, Hold, NodeState, RunState, Trigger
 from apps.nodes.kinds.registry import kinds
 from apps.nodes.services.files import open_blob
+from apps.runs.forms import RerunForm, SuccessForm
 from apps.runs.log_text import opening, text_from
 from apps.runs.logs import AttemptLog, log_of
 from apps.runs.models import Attempt, NodeRun, Output, Run
 from apps.runs.output_pages import TYPES, OutputPart, part_of
 from apps.runs.rights import needed_to_operate
-from apps.runs.services.rerun import rerun, rerun_failed
+from apps.runs.services.pause import pause_run, resume_run
+from apps.runs.services.rerun import rerun, rerun_failed, rerun_nodes, rerun_plan, rerun_scope
 from apps.runs.services.stop import stop_node, stop_run
-from apps.runs.shown import run_shown
+from apps.runs.services.success import set_success
+from apps.runs.shown import forced_by, mark_of, run_shown
 from apps.workspaces.access import Request, may, require
 
 #: A stream ends by itself after this long, and the page opens the next one.
@@ -154,8 +159,10 @@ def _panel(request: Request, node: NodeRun) -> dict[str, Any]:
     chosen = next((a for a in attempts if str(a.number) == wanted), None)
     attempt = chosen or (attempts[-1] if attempts else None)
     tab = request.GET.get("tab", "log")
+    run_over = node.run.state in RUN_ENDED
     context: dict[str, Any] = {
         "node": node,
+        "mark": mark_of(node, over=run_over),
         "attempts": attempts,
         "attempt": attempt,
         "pinned": chosen is not None,
@@ -163,8 +170,13 @@ def _panel(request: Request, node: NodeRun) -> dict[str, Any]:
         "kind_label": kinds()[node.job_version.kind].label
         if node.job_version.kind in kinds()
         else node.job_version.kind,
-        "node_over": node.state in ENDED or node.run.state in RUN_ENDED,
+        "node_over": node.state in ENDED or run_over,
+        "run_over": run_over,
+        "held": node.state == NodeState.PENDING and not node.need and node.run.hold == Hold.PAUSED,
+        "may_be_forced": node.state not in (NodeState.RUNNING, NodeState.SUCCEEDED),
     }
+    if context["tab"] == "details":
+        context["forced"] = forced_by(node)
     if attempt and context["tab"] == "log":
         log = log_of(node.run_id, node.pk, attempt.number)
         context["log_from"], context["log_line"] = opening(log)
@@ -190,6 +202,28 @@ def node(request: Request, workspace: str, pk: int, node: int) -> HttpResponse:
     return render(request, "runs/node.html", context)
 
 
+def _at(node: NodeRun, workspace: str) -> str:
+    """Address of the run page with this node selected."""
+    here = reverse("runs:run", args=[workspace, node.run_id])
+    return f"{here}?{urlencode({'node': node.key})}"
+
+
+@require_POST
+def pause(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = _run(request, pk)
+    require(request, needed_to_operate(row))
+    pause_run(row, user=request.user)
+    return go(request, reverse("runs:run", args=[workspace, pk]))
+
+
+@require_POST
+def resume(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = _run(request, pk)
+    require(request, needed_to_operate(row))
+    resume_run(row, user=request.user)
+    return go(request, reverse("runs:run", args=[workspace, pk]))
+
+
 @require_POST
 def stop(request: Request, workspace: str, pk: int) -> HttpResponse:
     row = _run(request, pk)
@@ -203,7 +237,78 @@ def stop_one(request: Request, workspace: str, pk: int, node: int) -> HttpRespon
     row = _node(request, pk, node)
     require(request, needed_to_operate(row.run))
     stop_node(row, user=request.user)
-    return go(request, f"{reverse('runs:run', args=[workspace, pk])}?node={row.key}")
+    return go(request, _at(row, workspace))
+
+
+@require_http_methods(["GET", "POST"])
+def success(request: Request, workspace: str, pk: int, node: int) -> HttpResponse:
+    """The dialog that declares a node done."""
+    row = _node(request, pk, node)
+    require(request, needed_to_operate(row.run))
+    form = SuccessForm(request.POST or None)
+    if form.is_valid():
+        try:
+            set_success(row, reason=form.cleaned_data["reason"], user=request.user)
+        except Invalid as error:
+            form.add_faults(error)
+        except Conflict as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, f"Node {row.key} counts as succeeded.")
+            return go(request, _at(row, workspace))
+    context = {
+        "form": form,
+        "node": row,
+        "mark": mark_of(row, over=row.run.state in RUN_ENDED),
+        "over": row.run.state in RUN_ENDED,
+        "heading": f"Set {row.key} to success",
+        "nav": "runs",
+    }
+    return fragment(request, "runs/_success.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def rerun_one(request: Request, workspace: str, pk: int, node: int) -> HttpResponse:
+    """The dialog that runs a node again, alone or with what is below it, in its run."""
+    row = _node(request, pk, node)
+    require(request, needed_to_operate(row.run))
+    form = RerunForm(request.POST or None)
+    if form.is_valid():
+        downstream = form.cleaned_data["scope"] == "downstream"
+        try:
+            scope = rerun_scope(row.run, row.key, downstream=downstream)
+            names = rerun_nodes(row.run, scope, user=request.user)
+        except Conflict as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, f"Runs again: {', '.join(names)}.")
+            return go(request, _at(row, workspace))
+    plans = _plans(row) if row.run.state in RUN_ENDED else []
+    context = {
+        "form": form,
+        "node": row,
+        "plans": plans,
+        # Where nothing is below the node, both choices mean the same.
+        "has_below": bool(plans) and plans[0][1] != plans[1][1],
+        "heading": f"Rerun {row.key}",
+        "nav": "runs",
+    }
+    return fragment(request, "runs/_rerun.html", context)
+
+
+def _plans(node: NodeRun) -> list[tuple[str, dict[str, list[tuple[str, str]]]]]:
+    """What each choice of the rerun dialog would do: (mark, name) of the nodes of each fate."""
+    plans = []
+    for choice in ("node", "downstream"):
+        scope = rerun_scope(node.run, node.key, downstream=choice == "downstream")
+        plan = rerun_plan(node.run, scope)
+        fates = {"again": plan.again, "kept": plan.kept, "passed_over": plan.passed_over}
+        shown = {
+            fate: [(mark_of(each, over=True), each.key) for each in nodes]
+            for fate, nodes in fates.items()
+        }
+        plans.append((choice, shown))
+    return plans
 
 
 @require_POST

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from io import BytesIO
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ from apps.runs.services.advance import advance
 from apps.runs.services.hot_path import Claim, Outcome, claim, finish
 from apps.runs.shown import Past, bars_of, last_runs, shares_of
 from tests.factories import by_hand, published, workspace
-from tests.html import requests, rows
+from tests.html import errors, requests, rows
 from tests.people import member, user
 
 RUNS = "/w/default/runs/"
@@ -220,6 +221,142 @@ def test_stop_and_rerun_by_button():
     whole = client.post(f"{RUNS}{run.pk}/rerun/")
     new = Run.objects.latest("pk")
     assert (whole.headers["Location"], new.rerun_of) == (f"{RUNS}{new.pk}/", run)
+
+
+@pytest.mark.django_db
+def test_a_paused_run_says_so_and_which_nodes_are_held():
+    client = member()
+    run = by_hand(published("a", "b", "below", edges=[("a", "below")]))
+    take()
+    here = f"{RUNS}{run.pk}/"
+
+    assert client.post(f"{here}pause/").headers["Location"] == here
+    assert client.post(f"{here}pause/").status_code == 409
+
+    html = page(run)
+    assert [row[0] + " " + row[4] for row in rows(html)] == [
+        "(Running) a (Running)",
+        "(Pending) b held: the run is paused",
+        "(Pending) below waits for a",
+    ]
+    assert "What runs goes on to its end; no other node starts until the run is resumed." in html
+    assert 'id="oc-resume"' in live(run)
+    assert 'id="oc-pause"' not in html
+    assert [row[1] for row in rows(client.get(RUNS).content.decode())] == ["Running Paused"]
+
+    assert client.post(f"{here}resume/").headers["Location"] == here
+    assert 'id="oc-pause"' in page(run)
+    assert client.post(f"{here}resume/").status_code == 409
+
+
+@pytest.mark.django_db
+def test_a_node_is_set_to_success_by_a_dialog_that_asks_why():
+    client = member()
+    run = by_hand(published("a", "b", edges=[("a", "b")]))
+    end(take(), FAILED)
+    node = run.nodes.get(key="a")
+    here = f"{RUNS}{run.pk}/nodes/{node.pk}/"
+    panel = client.get(here).content.decode()
+    assert f'href="{here}success/"' in panel
+
+    unsaid = client.post(f"{here}success/", {"reason": "  "})
+    said = client.post(f"{here}success/", {"reason": "loaded <b>by hand</b>"})
+    twice = client.post(f"{here}success/", {"reason": "once more"})
+
+    assert (unsaid.status_code, errors(unsaid.content.decode())) == (
+        422,
+        ["Say why the node counts as succeeded"],
+    )
+    assert (said.status_code, said.headers["Location"]) == (303, f"{RUNS}{run.pk}/?node=a")
+    assert (twice.status_code, errors(twice.content.decode())) == (
+        422,
+        ["Node &#x27;a&#x27; has succeeded already"],
+    )
+    html = page(run, node="a", tab="details")
+    assert [row[0] for row in rows(html)] == ["(Succeeded (forced)) a", "(Waiting) b"]
+    assert "oc-node-forced" in html
+    assert f'href="{here}success/"' not in html
+    by_hand_said = re.search(r"<dt>By hand</dt><dd>(.*?)</dd>", html)[1]
+    assert re.sub(r"<time.*?</time>", "…", by_hand_said) == (
+        "a owner, …: set to success (was failed): loaded &lt;b&gt;by hand&lt;/b&gt;"
+    )
+
+
+@pytest.mark.django_db
+def test_a_running_node_is_not_set_to_success_and_runs_again_only_after_the_run():
+    run = by_hand(published("a"))
+    mine = take()
+    client, here = member(), f"{RUNS}{run.pk}/nodes/{mine.node_run_id}/"
+
+    panel = client.get(here).content.decode()
+    assert (f'href="{here}success/"' in panel, f'href="{here}rerun/"' in panel) == (False, False)
+    assert client.post(f"{here}success/", {"reason": "x"}).status_code == 422
+    assert client.post(f"{here}rerun/", {"scope": "node"}).status_code == 422
+    assert "The run is not over." in client.get(f"{here}rerun/").content.decode()
+
+    end(mine)
+    panel = client.get(here).content.decode()
+    assert (f'href="{here}success/"' in panel, f'href="{here}rerun/"' in panel) == (False, True)
+    assert requests(panel) == []
+
+
+@pytest.mark.django_db
+def test_the_panel_of_a_node_asks_until_the_run_is_over():
+    run = by_hand(published("a", "b"))
+    mine = take()
+    end(mine)
+
+    here = f"{RUNS}{run.pk}/nodes/{mine.node_run_id}/"
+    assert requests(member().get(here).content.decode()) == [
+        f"{here}?part=head&amp;shown=1&amp;tab=log"
+    ]
+
+
+def facts(html: str, plan: str) -> list[str]:
+    """What the rerun dialog says of one choice."""
+    block = re.search(rf'oc-plan-{plan}">(.*?)</dl>', html, flags=re.DOTALL)
+    if block is None:
+        return []
+    marked = re.sub(r'<svg[^>]*aria-label="([^"]*)".*?</svg>', r"(\1) ", block[1], flags=re.DOTALL)
+    found = re.findall(r"<dt>(.*?)</dt><dd[^>]*>(.*?)</dd>", marked, flags=re.DOTALL)
+    return [
+        f"{name}: {re.sub('<[^>]*>', ' ', text.replace('</span><span>', ', ')).strip()}"
+        for name, text in found
+    ]
+
+
+@pytest.mark.django_db
+def test_rerun_of_a_node_shows_before_what_runs_and_what_is_kept():
+    run = by_hand(published("a", "b", "c", "d", edges=[("a", "b"), ("b", "c")]))
+    for _ in range(2):
+        mine = take()
+        end(mine, FAILED if mine.key == "a" else SUCCEEDED)
+    client = member()
+
+    def dialog(key: str) -> tuple[str, str]:
+        url = f"{RUNS}{run.pk}/nodes/{run.nodes.get(key=key).pk}/rerun/"
+        return url, client.get(url, headers={"HX-Request": "true"}).content.decode()
+
+    url, html = dialog("b")
+    assert facts(html, "node") == [
+        "Runs again (1): (Not run) b",
+        "Kept (3): (Failed) a, (Succeeded) d, (Not run) c",
+        "Not waited for: (Failed) a",
+    ]
+    assert facts(html, "downstream") == [
+        "Runs again (2): (Not run) b, (Not run) c",
+        "Kept (2): (Failed) a, (Succeeded) d",
+        "Not waited for: (Failed) a",
+    ]
+    # Nothing waits for d: there is nothing to choose.
+    alone = dialog("d")[1]
+    assert (facts(alone, "downstream"), 'type="radio"' in alone) == ([], False)
+
+    done = client.post(url, {"scope": "downstream"})
+
+    assert (done.status_code, done.headers["Location"]) == (303, f"{RUNS}{run.pk}/?node=b")
+    states = dict(run.nodes.values_list("key", "state"))
+    assert states == {"a": "failed", "b": "queued", "c": "pending", "d": "succeeded"}
 
 
 @pytest.mark.django_db
