@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import include, path, re_path
 
-from apps.core import api
+from apps.core.api import description, problems
 from apps.nodes import api as nodes
 from apps.runs import api as runs
 from apps.workflows import api as workflows
@@ -53,8 +53,8 @@ in_workspace = [
     path(f"{_run}/outputs/<int:output>", runs.OutputEndpoint.as_view()),
 ]
 v1 = [
-    path("schema/", api.schema, name="api-schema"),
-    path("docs/", api.docs, name="api-docs"),
+    path("schema/", description.schema, name="api-schema"),
+    path("docs/", description.docs, name="api-docs"),
     path("token", workspaces.TokenEndpoint.as_view()),
     path("workspaces", workspaces.WorkspacesEndpoint.as_view()),
     path("workspaces/<str:workspace>", workspaces.WorkspaceEndpoint.as_view()),
@@ -62,5 +62,5 @@ v1 = [
 ]
 urlpatterns = [
     path("v1/", include(v1)),
-    re_path("", api.not_found),
+    re_path("", problems.not_found),
 ]

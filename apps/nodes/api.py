@@ -19,22 +19,19 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.core.api import (
-    Bytes,
-    Endpoint,
-    FaultSerializer,
+from apps.core.api.endpoint import Endpoint
+from apps.core.api.fields import (
     Flag,
     PageQuery,
-    Place,
     Strict,
     Text,
-    TooLarge,
     VersionBrief,
     Whole,
-    operation,
     page_example,
     page_of,
 )
+from apps.core.api.operation import Bytes, Place, operation
+from apps.core.api.problems import FaultSerializer, TooLarge
 from apps.core.errors import FieldFault, Invalid, NotFound
 from apps.core.http import download
 from apps.engine.roles import Permission

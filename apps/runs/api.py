@@ -13,17 +13,10 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.core.api import (
-    Bytes,
-    Endpoint,
-    PageQuery,
-    Place,
-    Strict,
-    operation,
-    page_example,
-    page_of,
-    problem,
-)
+from apps.core.api.endpoint import Endpoint
+from apps.core.api.fields import PageQuery, Strict, page_example, page_of
+from apps.core.api.operation import Bytes, Place, operation
+from apps.core.api.problems import problem
 from apps.core.http import download
 from apps.engine.roles import Permission
 from apps.engine.states import AttemptState, Hold, NodeState, RunState, Trigger

@@ -11,20 +11,19 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.core.api import (
-    Endpoint,
-    FaultSerializer,
+from apps.core.api.endpoint import Endpoint
+from apps.core.api.fields import (
     Number,
     PageQuery,
-    Place,
     Strict,
     Text,
     VersionBrief,
     Whole,
-    operation,
     page_example,
     page_of,
 )
+from apps.core.api.operation import Place, operation
+from apps.core.api.problems import FaultSerializer
 from apps.core.errors import Invalid
 from apps.engine.roles import Permission
 from apps.engine.states import Strategy, Trigger

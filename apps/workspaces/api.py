@@ -12,18 +12,9 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.core.api import (
-    Endpoint,
-    Flag,
-    Number,
-    PageQuery,
-    Place,
-    Strict,
-    Text,
-    operation,
-    page_example,
-    page_of,
-)
+from apps.core.api.endpoint import Endpoint
+from apps.core.api.fields import Flag, Number, PageQuery, Strict, Text, page_example, page_of
+from apps.core.api.operation import Place, operation
 from apps.core.errors import Denied, FieldFault, Invalid
 from apps.engine.roles import Permission
 from apps.workspaces.models import ResourceQueue, TokenScope, User, Workspace

@@ -15,7 +15,12 @@ from django.urls import include, path
 from django.utils import timezone
 from rest_framework.response import Response
 
-from apps.core import api
+from apps.core.api import endpoint
+from apps.core.api.description import description
+from apps.core.api.endpoint import Endpoint
+from apps.core.api.fields import Flag, Number, Strict, Text, Whole
+from apps.core.api.operation import operation
+from apps.core.api.problems import PROBLEM
 from apps.core.errors import ApplicationError, Conflict
 from apps.engine.roles import Permission, Role
 from apps.workspaces.models import ApiToken, TokenScope
@@ -152,7 +157,7 @@ def test_session_reads_but_changes_nothing_without_the_csrf_token():
 
     assert client.get("/api/v1/workspaces/default").status_code == 200
     refused = send()
-    assert (refused.status_code, refused["Content-Type"]) == (403, api.PROBLEM)
+    assert (refused.status_code, refused["Content-Type"]) == (403, PROBLEM)
     assert "CSRF" in refused.json()["detail"]
     client.cookies["runyard_csrf"] = "a" * 32
     assert send(**{"X-CSRFToken": "b" * 32}).status_code == 403
@@ -174,43 +179,43 @@ def test_token_needs_no_csrf_token():
 def test_method_without_a_declaration_cannot_be_written():
     with pytest.raises(TypeError, match=r"Forgotten\.post is no operation"):
 
-        class Forgotten(api.Endpoint):
+        class Forgotten(Endpoint):
             def post(self, request):
                 raise AssertionError
 
 
-class Closed(api.Endpoint):
+class Closed(Endpoint):
     """Its author forgot to say who may."""
 
     tag = "Tests"
 
-    @api.operation("closed", "Closed", answers={200: None})
+    @operation("closed", "Closed", answers={200: None})
     def get(self, request, workspace):
         raise AssertionError("nobody may come here")
 
 
-class Broken(api.Endpoint):
+class Broken(Endpoint):
     tag = "Tests"
 
-    @api.operation("broken", "Broken", permission=Permission.VIEW, answers={200: None})
+    @operation("broken", "Broken", permission=Permission.VIEW, answers={200: None})
     def get(self, request, workspace):
         raise ZeroDivisionError("password=hunter2")
 
-    @api.operation("taken", "Taken", permission=Permission.VIEW, answers={200: None})
+    @operation("taken", "Taken", permission=Permission.VIEW, answers={200: None})
     def post(self, request, workspace):
         raise Conflict("someone was first", current=object())
 
 
-class Echo(api.Endpoint):
+class Echo(Endpoint):
     tag = "Tests"
 
-    class Shape(api.Strict):
-        text = api.Text(required=False)
-        count = api.Whole(required=False, maximum=10)
-        flag = api.Flag(required=False)
-        share = api.Number(required=False, allow_null=True)
+    class Shape(Strict):
+        text = Text(required=False)
+        count = Whole(required=False, maximum=10)
+        flag = Flag(required=False)
+        share = Number(required=False, allow_null=True)
 
-    @api.operation("echo", "Echo", permission=Permission.VIEW, body=Shape, answers={200: None})
+    @operation("echo", "Echo", permission=Permission.VIEW, body=Shape, answers={200: None})
     def post(self, request, workspace):
         return Response(self.body())
 
@@ -225,10 +230,10 @@ RAISED = {
 }
 
 
-class Raising(api.Endpoint):
+class Raising(Endpoint):
     tag = "Tests"
 
-    @api.operation("raise", "Raise", permission=Permission.VIEW, answers={200: None})
+    @operation("raise", "Raise", permission=Permission.VIEW, answers={200: None})
     def get(self, request, workspace):
         raise RAISED[request.headers["X-Raised"]][0]
 
@@ -257,7 +262,7 @@ def test_operation_that_does_not_say_who_may_is_closed_to_all(own_views):
 def test_what_breaks_is_a_problem_without_its_reason_which_stands_in_the_log(own_views, caplog):
     response = program().get("broken")
 
-    assert (response.status_code, response["Content-Type"]) == (500, api.PROBLEM)
+    assert (response.status_code, response["Content-Type"]) == (500, PROBLEM)
     assert response.json() == {
         "type": "about:blank",
         "title": "Internal Server Error",
@@ -281,7 +286,7 @@ def test_whatever_is_raised_is_a_problem_that_gives_nothing_away(own_views, name
 
     response = program().get("raising", X_Raised=name)
 
-    assert (response.status_code, response["Content-Type"]) == (status, api.PROBLEM)
+    assert (response.status_code, response["Content-Type"]) == (status, PROBLEM)
     assert words in response.json()["detail"]
     assert "secret" not in response.content.decode()
     assert response.get("Retry-After") == ("5" if status == 503 else None)
@@ -366,7 +371,7 @@ def test_body_of_another_type_is_refused(own_views):
 
 
 def test_body_without_end_is_refused(own_views, monkeypatch):
-    monkeypatch.setattr(api, "BODY_BYTES", 100)
+    monkeypatch.setattr(endpoint, "BODY_BYTES", 100)
 
     assert program().post("echo", {"text": "x" * 90}).status_code == 413
     assert program().post("echo", {"text": "x" * 80}).status_code == 200
@@ -455,7 +460,7 @@ def test_docs_are_a_page_for_everyone_with_every_operation_on_it():
     response = Client().get("/api/v1/docs/")
 
     html = response.content.decode()
-    found = api.description()["paths"]
+    found = description()["paths"]
     names = [each["operationId"] for item in found.values() for each in item.values()]
     assert response.status_code == 200
     assert [name for name in names if f'id="{name}"' not in html] == []

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from apps.core import api
+from apps.core.api.description import description
 from apps.engine.roles import Role
 from apps.engine.states import NodeState
 from apps.nodes.models import Job
@@ -49,7 +49,7 @@ class Described:
 def operations() -> list[Described]:
     return [
         Described(method.upper(), path, operation)
-        for path, item in api.description()["paths"].items()
+        for path, item in description()["paths"].items()
         for method, operation in item.items()
     ]
 
@@ -64,13 +64,13 @@ def examples(media: dict[str, Any]) -> Iterator[Any]:
 
 def faults(shape: dict[str, Any], value: Any) -> list[str]:
     """What in a value is not as its schema says."""
-    whole = {**shape, "components": api.description()["components"]}
+    whole = {**shape, "components": description()["components"]}
     checker = Draft202012Validator(whole, format_checker=Draft202012Validator.FORMAT_CHECKER)
     return [f"{error.json_path}: {error.message}" for error in checker.iter_errors(value)]
 
 
 def test_every_schema_is_one():
-    for name, shape in api.description()["components"]["schemas"].items():
+    for name, shape in description()["components"]["schemas"].items():
         Draft202012Validator.check_schema(shape)
         assert shape["type"] == "object", name
 

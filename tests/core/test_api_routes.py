@@ -17,7 +17,9 @@ from django.http import HttpResponse
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
-from apps.core import api
+from apps.core.api.access import LADDER, SCOPE_OF
+from apps.core.api.operation import operation_of
+from apps.core.api.problems import PROBLEM, not_found
 from apps.engine.roles import Permission, Role, allows
 from apps.workspaces.models import Member, TokenScope, User
 from apps.workspaces.services import create_token, create_workspace
@@ -158,7 +160,7 @@ def surprises(
         if status is None:
             right = response.status_code not in (401, 403, 404, 405) and response.status_code < 500
         else:
-            right = response.status_code == status and response["Content-Type"] == api.PROBLEM
+            right = response.status_code == status and response["Content-Type"] == PROBLEM
         if not right:
             found.append((call.method, call.place, response.status_code))
     return found
@@ -167,7 +169,7 @@ def surprises(
 def of_view(view: Any) -> dict[str, tuple[Permission | None, str]]:
     found = {}
     for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
-        if declared := api.operation_of(view.view_class, method):
+        if declared := operation_of(view.view_class, method):
             found[method] = (declared.permission, str(declared.scope))
     return found
 
@@ -176,7 +178,7 @@ def test_every_route_has_its_line_in_the_table_and_every_line_its_route():
     found = api_routes()
     catch_all = found.pop("/api/")
 
-    assert catch_all is api.not_found
+    assert catch_all is not_found
     assert set(found) == {full(place) for place in RIGHTS} | set(OUTSIDE)
 
 
@@ -189,7 +191,7 @@ def test_code_declares_the_rights_that_the_table_demands():
 
 
 def test_every_permission_has_a_scope():
-    assert set(api.SCOPE_OF) == set(Permission)
+    assert set(SCOPE_OF) == set(Permission)
 
 
 def test_public_views_are_named_one_by_one():
@@ -210,7 +212,7 @@ def here() -> World:
 def refused(response: Any, status: int) -> None:
     assert response.status_code == status, response.content
     if response.wsgi_request.method != "HEAD":
-        assert response["Content-Type"] == api.PROBLEM
+        assert response["Content-Type"] == PROBLEM
         assert response.json()["status"] == status
 
 
@@ -254,7 +256,7 @@ def test_role_decides(here, role):
 @pytest.mark.parametrize("held", list(TokenScope))
 def test_scope_of_the_token_decides_whoever_its_user_is(here, held):
     def expected(call: Call) -> int | None:
-        enough = api.LADDER.index(held) >= api.LADDER.index(TokenScope(call.scope))
+        enough = LADDER.index(held) >= LADDER.index(TokenScope(call.scope))
         return None if enough else 403
 
     assert surprises(program(Role.OWNER, held), here, expected) == []
