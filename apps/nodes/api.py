@@ -36,7 +36,8 @@ from apps.core.errors import FieldFault, Invalid, NotFound
 from apps.core.http import download
 from apps.engine.roles import Permission
 from apps.engine.states import Trigger
-from apps.nodes.kinds.base import PARAMETERS, Kind
+from apps.nodes.kinds.base import Kind
+from apps.nodes.kinds.fields import PARAMETERS
 from apps.nodes.kinds.registry import UnknownKind, kinds
 from apps.nodes.kinds.registry import kind as kind_named
 from apps.nodes.models import File, Job, JobVersion

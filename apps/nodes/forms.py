@@ -9,7 +9,8 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from apps.core.forms import Form
-from apps.nodes.kinds.base import Field, Kind, Type
+from apps.nodes.kinds.base import Kind
+from apps.nodes.kinds.fields import Field, Type
 from apps.workspaces.models import ResourceQueue
 
 _LINE = {"class": "oc-code-line", "autocomplete": "off", "spellcheck": "false"}

@@ -15,14 +15,11 @@ from apps.nodes.kinds.base import (
     Command,
     Context,
     Fault,
-    Field,
     Spark,
-    Spec,
-    Type,
     environment,
-    mebibytes,
     rendered,
 )
+from apps.nodes.kinds.fields import Field, Spec, Type, mebibytes
 
 JARS = Field("jars", Type.FILES, "JARs", "Workspace files on the class path.")
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from apps.nodes.kinds.base import Command, Context, Spec, write_files
+from apps.nodes.kinds.base import Command, Context, write_files
+from apps.nodes.kinds.fields import Spec
 from apps.nodes.kinds.registry import kind
 
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from apps.nodes.kinds.base import (
+from apps.nodes.kinds.base import Command, Context, Fault, Kind, plain_lines
+from apps.nodes.kinds.fields import (
     ARGUMENTS,
     CONTENT,
     ENTRY_FILE,
     FILES,
     PARAMETERS,
-    Command,
-    Context,
-    Fault,
     Field,
-    Kind,
     Spec,
     Type,
-    plain_lines,
 )
 from apps.nodes.kinds.python import PYTHON, python_faults
 from apps.nodes.spark import JARS, SPARK, local_file, spark_demand, spark_faults, submit

@@ -7,22 +7,24 @@ from collections.abc import Iterator
 from packaging.requirements import InvalidRequirement, Requirement
 
 from apps.nodes.kinds.base import (
+    FOLDERS,
+    Command,
+    Context,
+    Fault,
+    Kind,
+    environment,
+    plain_lines,
+    rendered,
+)
+from apps.nodes.kinds.fields import (
     ARGUMENTS,
     CONTENT,
     ENTRY_FILE,
     FILES,
-    FOLDERS,
     PARAMETERS,
-    Command,
-    Context,
-    Fault,
     Field,
-    Kind,
     Spec,
     Type,
-    environment,
-    plain_lines,
-    rendered,
 )
 
 PYTHON = (

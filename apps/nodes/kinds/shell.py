@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from apps.nodes.kinds.base import (
-    ARGUMENTS,
-    CONTENT,
-    ENTRY_FILE,
-    FILES,
     FOLDERS,
-    PARAMETERS,
     Command,
     Context,
     Kind,
-    Spec,
     environment,
     plain_lines,
     rendered,
 )
+from apps.nodes.kinds.fields import ARGUMENTS, CONTENT, ENTRY_FILE, FILES, PARAMETERS, Spec
 
 
 class Shell(Kind):

@@ -8,20 +8,8 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from apps.nodes.kinds.base import (
-    FILES,
-    PARAMETERS,
-    Command,
-    Context,
-    Fault,
-    Field,
-    Kind,
-    Spec,
-    Type,
-    mebibytes,
-    path_fault,
-    rendered,
-)
+from apps.nodes.kinds.base import Command, Context, Fault, Kind, rendered
+from apps.nodes.kinds.fields import FILES, PARAMETERS, Field, Spec, Type, mebibytes, path_fault
 from apps.nodes.kinds.python import PYTHON, python_faults
 from apps.nodes.spark import compute_units, is_local, list_fault, local_file, spark_submit
 

@@ -6,22 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from apps.nodes.kinds.base import (
-    CONTENT,
-    ENTRY_FILE,
-    FILES,
-    PARAMETERS,
-    CannotStart,
-    Command,
-    Context,
-    Fault,
-    Field,
-    Kind,
-    Spec,
-    Type,
-    plain_lines,
-    rendered,
-)
+from apps.nodes.kinds.base import CannotStart, Command, Context, Fault, Kind, plain_lines, rendered
+from apps.nodes.kinds.fields import CONTENT, ENTRY_FILE, FILES, PARAMETERS, Field, Spec, Type
 from apps.nodes.spark import JARS, SPARK, spark_demand, spark_faults, submit
 
 RUNNER = Path(__file__).with_name("sql_runner.py").read_text(encoding="utf-8")

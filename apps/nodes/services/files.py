@@ -11,7 +11,7 @@ from django.core.files.storage import default_storage
 from django.db import transaction
 
 from apps.core.errors import Invalid
-from apps.nodes.kinds.base import path_fault
+from apps.nodes.kinds.fields import path_fault
 from apps.nodes.models import File
 from apps.workspaces.models import User, Workspace
 
