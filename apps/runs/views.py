@@ -117,7 +117,13 @@ def run(request: Request, workspace: str, pk: int) -> HttpResponse:
         "labels": {name: each.label for name, each in kinds().items()},
     }
     if request.htmx:
-        return render(request, "runs/_live.html", context | {"apart": True})
+        context["apart"] = True
+        # The panel is another element; it comes along when it shows another node than this.
+        beside = request.GET.get("panel", "")
+        context["moved"] = selected is not None and beside not in ("", selected.node.key)
+        if selected and context["moved"]:
+            context |= _panel(request, selected.node)
+        return render(request, "runs/_live.html", context)
     context["previous"], context["next"] = _beside(row)
     if selected:
         context |= _panel(request, selected.node)

@@ -139,6 +139,30 @@ def test_a_waiting_node_says_which_queue_lacks_how_much():
     )
 
 
+def selection(html: str) -> tuple[list[str], list[str]]:
+    """(nodes marked in table and graph, nodes whose panel is there)."""
+    marked = re.findall(r'<tr data-node="([^"]*)" class="oc-selected"', html)
+    marked += re.findall(r'data-node="([^"]*)" aria-current="true"', html)
+    return marked, re.findall(r'id="oc-node" data-key="([^"]*)"', html)
+
+
+@pytest.mark.django_db
+def test_the_panel_follows_the_selection_until_somebody_chooses():
+    run = by_hand(published("a", "b", "c", edges=[("a", "b")]))
+    client, here = member(), f"{RUNS}{run.pk}/"
+
+    def refreshed(**query: str) -> tuple[list[str], list[str]]:
+        answer = client.get(here, query, headers={"HX-Request": "true"})
+        return selection(answer.content.decode())
+
+    end(take())
+    running = take().key
+    assert selection(page(run)) == ([running, running], [running])
+    assert refreshed(panel=running) == ([running, running], [])
+    assert refreshed(panel="a") == ([running, running], [running])
+    assert refreshed(panel="a", node="a") == (["a", "a"], [])
+
+
 @pytest.mark.django_db
 def test_the_page_stops_asking_when_the_run_is_over():
     run = by_hand(published("a"))
