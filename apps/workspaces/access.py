@@ -7,7 +7,10 @@ from typing import Any
 
 from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils import timezone
+from django.utils.http import urlencode
+from django_htmx.middleware import HtmxDetails
 
 from apps.core.errors import Denied
 from apps.core.http import Request as CoreRequest
@@ -35,7 +38,13 @@ class WorkspaceMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         with timezone.override(None):
-            return self.get_response(request)
+            response = self.get_response(request)
+        login = reverse("login")
+        if getattr(request, "htmx", False) and response.headers.get("Location", "").startswith(
+            f"{login}?"
+        ):
+            return _whole_page_to(login, request.htmx)  # type: ignore[attr-defined]
+        return response
 
     def process_view(
         self, request: Any, view: Any, args: Any, kwargs: dict[str, Any]
@@ -48,6 +57,14 @@ class WorkspaceMiddleware:
         request.workspace, request.role = _place_of(request.user, name)
         timezone.activate(request.workspace.zone)
         return None
+
+
+def _whole_page_to(login: str, htmx: HtmxDetails) -> HttpResponse:
+    """For a part of a page whose session has ended: the page leaves, and comes back after."""
+    here = htmx.current_url_abs_path or "/"
+    response = HttpResponse(status=401)
+    response["HX-Redirect"] = f"{login}?{urlencode({'next': here})}"
+    return response
 
 
 def _place_of(user: User, name: str) -> tuple[Workspace, Role]:

@@ -160,6 +160,22 @@ def test_logging_in_needs_the_password_and_logging_out_clears_the_browser():
     assert client.get("/w/default/runs/").headers["Location"].startswith("/login/")
 
 
+@pytest.mark.parametrize("path", ["/w/default/runs/?state=open", "/workspaces/switcher/?here=x"])
+def test_a_part_of_a_page_without_a_session_sends_the_whole_page_to_login(path):
+    workspace()
+
+    answer = Client().get(
+        path,
+        headers={
+            "HX-Request": "true",
+            "HX-Current-URL": "http://testserver/w/default/runs/7/?node=a",
+        },
+    )
+
+    assert (answer.status_code, answer.content) == (401, b"")
+    assert answer.headers["HX-Redirect"] == "/login/?next=%2Fw%2Fdefault%2Fruns%2F7%2F%3Fnode%3Da"
+
+
 def test_where_login_leads_stays_on_this_site():
     person = user("li.wei")
     person.set_password("correct horse battery")
