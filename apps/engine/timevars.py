@@ -13,6 +13,8 @@ from collections.abc import Mapping
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _PLACE = re.compile(r"\$\$\{|\$\{(" + NAME.pattern + r")\}")
+#: A place as Spark finds it, but for those that are Spark's own.
+_PLAIN_PLACE = re.compile(r"\$\$\{|\$\{([^\s.:}]+)\}")
 
 
 def render(text: str, values: Mapping[str, str]) -> str:
@@ -30,3 +32,13 @@ def render(text: str, values: Mapping[str, str]) -> str:
         return values.get(name, place.group(0))
 
     return _PLACE.sub(value, text)
+
+
+def unknown(text: str, values: Mapping[str, str]) -> list[str]:
+    """The names in a text that `render` would leave as they are, in order, each once.
+
+    Without those with a dot or a colon, which are Spark's. Where Spark reads the text next,
+    each of the others would become an empty string, without a word.
+    """
+    names = (place.group(1) for place in _PLAIN_PLACE.finditer(text))
+    return list(dict.fromkeys(name for name in names if name and name not in values))

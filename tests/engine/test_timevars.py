@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.engine.timevars import render
+from apps.engine.timevars import render, unknown
 
 VALUES = {"ds": "2026-03-01", "name": "${ds} $1 \\1", "empty": ""}
 
@@ -27,6 +27,21 @@ VALUES = {"ds": "2026-03-01", "name": "${ds} $1 \\1", "empty": ""}
 )
 def test_render(text, result):
     assert render(text, VALUES) == result
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        pytest.param("${ds} ${empty}", [], id="all known"),
+        pytest.param("${b} ${ds} ${a} ${b}", ["b", "a"], id="each once, in order"),
+        pytest.param("${a-b} ${1}", ["a-b", "1"], id="what no variable can be called"),
+        pytest.param("$${a} ${name}", [], id="an escape, and a value is not looked at"),
+        pytest.param("${hiveconf:a} ${spark.a}", [], id="Spark's own"),
+        pytest.param("${ a } ${} ${a", [], id="what Spark leaves alone too"),
+    ],
+)
+def test_unknown(text, names):
+    assert unknown(text, VALUES) == names
 
 
 @given(st.text())

@@ -478,6 +478,30 @@ def test_any_json_is_judged_without_an_error(spec, name):
         assert fault.message
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("SELECT '${nope}', '${day}'",
+                     "unknown variable ${nope}; give it as a parameter, or write $${nope} to keep "
+                     "it as text", id="one"),
+        pytest.param("SELECT '${b}', '${a-1}', '${b}'",
+                     "unknown variables ${b}, ${a-1}; give them as parameters, or write $${b}, "
+                     "$${a-1} to keep them as text", id="all at once"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["content", "entry_file"])
+def test_sql_with_unknown_variables_is_not_started(tmp_path, text, message, place):
+    where = context(tmp_path, parameters={"day": "2026-03-01"},
+                    spark=Spark(recorder(tmp_path), tmp_path))  # fmt: skip
+    workspace_file(where, "a.sql", text)
+    spec = {place: "a.sql" if place == "entry_file" else text}
+
+    with pytest.raises(CannotStart) as refused:
+        kind("sql").command(spec, where)
+
+    assert str(refused.value) == message
+
+
 # --- demand ---------------------------------------------------------------------------------
 
 

@@ -109,6 +109,26 @@ def test_sql_job_runs_its_statements_until_one_fails(tmp_path, wheel):
     assert [path.name for path in where.data.iterdir()] == ["flights"]
 
 
+def test_variables_in_sql_that_are_text_stay_text_and_sparks_own_are_sparks(tmp_path, wheel):
+    where = context(tmp_path / FOLDER, spark=wheel, parameters={"v": "<${inside}>"})
+    script = """\
+        CREATE TEMP VIEW kept AS SELECT '$${a} ${spark.x}' AS a, '${v}' AS v;
+        SELECT a, v, '${spark.x}' AS own, '${hiveconf:spark.x}' AS hive FROM kept;
+        SET spark.sql.variable.substitute;
+        """
+
+    ended = run("sql", {"content": script, "spark": {"conf": {"spark.x": "X"}}}, where)
+
+    assert ended.status == 0, ended.log
+    results = [
+        json.loads(path.read_text())["rows"] for path in sorted(where.outputs_folder.iterdir())
+    ]
+    assert results == [
+        [["${a} X", "<${inside}>", "X", "X"]],
+        [["spark.sql.variable.substitute", "true"]],
+    ]
+
+
 def test_pyspark_job_gets_its_python_its_files_and_every_character(tmp_path, machine):
     where = context(tmp_path / FOLDER, spark=machine)
     workspace_file(where, "lib/half.py", "def half(x):\n    return x / 2\n")

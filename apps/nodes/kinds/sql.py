@@ -6,7 +6,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from apps.nodes.kinds.base import CannotStart, Command, Context, Fault, Kind, plain_lines, rendered
+from apps.engine.timevars import render, unknown
+from apps.nodes.kinds.base import (
+    CannotStart,
+    Command,
+    Context,
+    Fault,
+    Kind,
+    parameters,
+    plain_lines,
+    variables,
+)
 from apps.nodes.kinds.fields import CONTENT, ENTRY_FILE, FILES, PARAMETERS, Field, Spec, Type
 from apps.nodes.spark import JARS, SPARK, spark_demand, spark_faults, submit
 
@@ -49,13 +59,18 @@ class Sql(Kind):
                 raise CannotStart(
                     f"{entry_file} is not UTF-8 ({error}); save it as UTF-8"
                 ) from None
-        values = rendered(spec, context)
+        values = {**parameters(spec, context), **variables(context)}
+        if names := unknown(text or "", values):
+            raise CannotStart(_unknown_variables(names))
         return submit(
             spec,
             context,
             "runyard_sql.py",
             arguments=("statements.sql", str(ROW_LIMIT.of(spec))),
-            files={"runyard_sql.py": RUNNER, "statements.sql": values(plain_lines(text or ""))},
+            files={
+                "runyard_sql.py": RUNNER,
+                "statements.sql": render(plain_lines(text or ""), values),
+            },
         )
 
     def demand(self, spec: Spec, master: str) -> int:
@@ -63,6 +78,16 @@ class Sql(Kind):
 
     def further_faults(self, spec: Spec) -> Iterator[Fault]:
         yield from spark_faults(spec)
+
+
+def _unknown_variables(names: list[str]) -> str:
+    places = ", ".join(f"${{{name}}}" for name in names)
+    kept = ", ".join(f"$${{{name}}}" for name in names)
+    if len(names) == 1:
+        what, it, given = "unknown variable", "it", "a parameter"
+    else:
+        what, it, given = "unknown variables", "them", "parameters"
+    return f"{what} {places}; give {it} as {given}, or write {kept} to keep {it} as text"
 
 
 KIND = Sql()

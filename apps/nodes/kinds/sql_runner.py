@@ -42,6 +42,10 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _BRACKET = re.compile(r"/\*|\*/")
+#: The dollar of a `${name}` that is text: Runyard has put in all it knows. Spark's own names
+#: have a dot or a colon.
+_PLAIN_DOLLAR = re.compile(r"\$(?=\{[^\s.:}]+\})")
+_SUBSTITUTE = "spark.sql.variable.substitute"
 
 
 class Statement(NamedTuple):
@@ -178,6 +182,24 @@ def reason(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def ask(spark: Any, text: str) -> Any:
+    """spark.sql(text), but that a `${name}` stays text: Spark would make it empty, silently.
+
+    A view remembers the setting, so its text stays too when it is read.
+    """
+    if not _PLAIN_DOLLAR.search(text) or spark.conf.get(_SUBSTITUTE) != "true":
+        return spark.sql(text)
+    # Spark puts in its own names first; what it has put in it does not look at again.
+    spark.conf.set("runyard.dollar", "$")
+    substitution = spark._jvm.org.apache.spark.sql.internal.VariableSubstitution()
+    text = substitution.substitute(_PLAIN_DOLLAR.sub("${runyard.dollar}", text))
+    spark.conf.set(_SUBSTITUTE, "false")
+    try:
+        return spark.sql(text)
+    finally:
+        spark.conf.set(_SUBSTITUTE, "true")
+
+
 def main(file: str, row_limit: int) -> int:
     from pyspark.sql import SparkSession
 
@@ -193,7 +215,7 @@ def main(file: str, row_limit: int) -> int:
         print(f"\n-- {where}, line {statement.line}\n{statement.text}\n", flush=True)
         began = time.monotonic()
         try:
-            frame = spark.sql(statement.text)
+            frame = ask(spark, statement.text)
             columns = list(frame.columns)
             # One more than shown tells whether there are more.
             rows = [list(row) for row in frame.take(row_limit + 1)] if columns else []
