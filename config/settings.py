@@ -130,8 +130,9 @@ LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "login"
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
-SESSION_COOKIE_NAME = "__Host-session" if SECURE else "runyard_session"
-CSRF_COOKIE_NAME = "__Host-csrf" if SECURE else "runyard_csrf"
+# Cookies know no ports: by name alone two homes on one machine would log each other out.
+SESSION_COOKIE_NAME = "__Host-session" if SECURE else f"runyard_session_{HOME.digest}"
+CSRF_COOKIE_NAME = "__Host-csrf" if SECURE else f"runyard_csrf_{HOME.digest}"
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SECURE_HSTS_SECONDS = 31_536_000 if SECURE else 0

@@ -37,14 +37,18 @@ class Home:
         return cls(Path(env.get("RUNYARD_HOME") or default).absolute())
 
     @property
+    def digest(self) -> str:
+        """Twelve characters that tell this home from any other one on the machine."""
+        return hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:12]
+
+    @property
     def sockets(self) -> Path:
         """Folder of the embedded servers' sockets, derived from the home's real path.
 
         Not inside the home: a Unix socket's path ends at 107 characters, a home's may not.
         Not where TMPDIR says: two terminals of one person may disagree about that.
         """
-        digest = hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:12]
-        return Path(f"/tmp/runyard-{os.getuid()}-{digest}")  # noqa: S108 -- made 0700 and checked
+        return Path(f"/tmp/runyard-{os.getuid()}-{self.digest}")  # noqa: S108 -- made 0700 and checked
 
     @property
     def database(self) -> Path:

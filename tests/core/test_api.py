@@ -6,6 +6,7 @@ import hashlib
 from datetime import timedelta
 
 import pytest
+from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import OperationalError
 from django.http import Http404
@@ -159,7 +160,7 @@ def test_session_reads_but_changes_nothing_without_the_csrf_token():
     refused = send()
     assert (refused.status_code, refused["Content-Type"]) == (403, PROBLEM)
     assert "CSRF" in refused.json()["detail"]
-    client.cookies["runyard_csrf"] = "a" * 32
+    client.cookies[settings.CSRF_COOKIE_NAME] = "a" * 32
     assert send(**{"X-CSRFToken": "b" * 32}).status_code == 403
     assert send(**{"X-CSRFToken": "a" * 32}).status_code == 201
 

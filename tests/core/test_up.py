@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
+from urllib.request import HTTPCookieProcessor, OpenerDirector, build_opener
 
 import pytest
 
@@ -32,6 +34,18 @@ def status_of(address: str) -> int:
         return connection.getresponse().status
     finally:
         connection.close()
+
+
+def log_in(browser: OpenerDirector, address: str, password: str) -> str:
+    """Log in as admin; the address of the page that came after."""
+    with browser.open(f"{address}/login/") as form:
+        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', form.read().decode())
+        url = form.url
+    assert token
+    fields = {"csrfmiddlewaretoken": token[1], "username": "admin", "password": password}
+    with browser.open(url, urlencode(fields).encode()) as answer:
+        assert "/login" not in answer.url
+        return str(answer.url)
 
 
 def manage(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -136,6 +150,12 @@ def test_two_homes_run_side_by_side(up, fresh_home, tmp_path):
     one.ready(), two.ready()
 
     assert one.address != two.address
+    # A browser sends its cookies to every port of a host.
+    browser = build_opener(HTTPCookieProcessor())
+    pages = [log_in(browser, each.address, each.password) for each in (one, two)]
+    for page in pages:
+        with browser.open(page) as answer:
+            assert answer.url == page
     assert one.end() == 0
     assert status_of(two.address) < 400
 
