@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+#: Lists and objects within each other.
+MAX_DEPTH = 64
 
 
 def read_json(raw: bytes) -> Any:
@@ -19,8 +23,8 @@ def read_json(raw: bytes) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            counts = Counter(name for name, _ in pairs)
+            twice = next(name for name, count in counts.items() if count > 1)
             raise ValueError(f"the name {twice!r} stands there twice")
         return found
 
@@ -39,17 +43,25 @@ def read_json(raw: bytes) -> Any:
     except UnicodeError:
         raise ValueError("it is not UTF-8, or holds half a surrogate pair") from None
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError(f"it is nested too deeply; {MAX_DEPTH} levels are allowed") from None
     return value
 
 
 def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield name
-            yield from _strings(item)
+    """Every string in it, names too. A stack of its own, which costs the same at any depth.
+
+    Raises ValueError below MAX_DEPTH.
+    """
+    left = [(value, 0)]
+    while left:
+        part, depth = left.pop()
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, list | dict):
+            if depth == MAX_DEPTH:
+                raise ValueError(f"it is nested too deeply; {MAX_DEPTH} levels are allowed")
+            inside: Iterable[Any] = part
+            if isinstance(part, dict):
+                yield from part
+                inside = part.values()
+            left += [(item, depth + 1) for item in inside]
