@@ -29,6 +29,7 @@ from apps.runs.services.rerun import (
     failed_scope,
     rerun,
     rerun_failed,
+    rerun_failed_anew,
     rerun_nodes,
     rerun_plan,
     rerun_scope,
@@ -170,9 +171,11 @@ class NodeRunQuery(Strict):
 
 class RerunSerializer(Strict):
     scope = serializers.ChoiceField(
-        choices=["all", "failed", "node", "downstream"],
-        help_text="all: everything, as a new run for the same cycle. In this run: failed: what "
-        "has not succeeded; node: one node alone; downstream: one node and all below it.",
+        choices=["all", "failed_anew", "failed", "node", "downstream"],
+        help_text="As a new run for the same cycle, with the newest published job versions: all: "
+        "everything; failed_anew: what has not succeeded, the rest is kept. In this run, with its "
+        "versions: failed: what has not succeeded; node: one node alone; downstream: one node and "
+        "all below it.",
     )
     node = serializers.CharField(
         required=False, help_text="Name of the node, with the scopes node and downstream."
@@ -191,7 +194,7 @@ class RerunSerializer(Strict):
 
 class RerunQuery(RerunSerializer):
     scope = serializers.ChoiceField(
-        choices=["all", "failed", "node", "downstream"],
+        choices=["all", "failed_anew", "failed", "node", "downstream"],
         default="all",
         help_text="As for the rerun itself.",
     )
@@ -469,7 +472,7 @@ class RunRerunEndpoint(RunEndpoints):
         plan = rerun_plan(row, self.scope_of(row, query))
         fates = {"again": plan.again, "kept": plan.kept, "passed_over": plan.passed_over}
         told = {fate: [node.key for node in nodes] for fate, nodes in fates.items()}
-        return Response({"new_run": False, **told})
+        return Response({"new_run": query["scope"] == "failed_anew", **told})
 
     @operation(
         "rerun_run",
@@ -490,6 +493,8 @@ class RunRerunEndpoint(RunEndpoints):
         data = self.body()
         if data["scope"] == "all":
             row = rerun(row, user=request.user)
+        elif data["scope"] == "failed_anew":
+            row = rerun_failed_anew(row, user=request.user)
         elif data["scope"] == "failed":
             rerun_failed(row, user=request.user)
         else:
@@ -498,7 +503,7 @@ class RunRerunEndpoint(RunEndpoints):
 
     def scope_of(self, run: Run, data: dict[str, Any]) -> list[str]:
         """The nodes that a rerun in place is about."""
-        if data["scope"] == "failed":
+        if data["scope"] in ("failed", "failed_anew"):
             return failed_scope(run)
         return rerun_scope(run, data["node"], downstream=data["scope"] == "downstream")
 

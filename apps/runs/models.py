@@ -154,6 +154,10 @@ class NodeRun(models.Model):
     )
     #: Set by hand to success: by whom and why stands in its event.
     forced = models.BooleanField(default=False)
+    #: The node run of an earlier run whose success this one stands for; it never ran itself.
+    kept_from = models.ForeignKey(
+        "self", models.SET_NULL, null=True, related_name="+", db_constraint=False, db_index=False
+    )
     #: Upstreams that have not succeeded yet. A pending node with 0 lacks nothing but leave.
     need = models.PositiveIntegerField(default=0)
     #: Ids of the node runs that wait for this one.

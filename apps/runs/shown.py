@@ -11,7 +11,7 @@ from django.db import connection
 from django.db.models import Count, QuerySet
 from django.utils import timezone
 
-from apps.engine.states import ACTIVE, RUN_ENDED, AttemptState, Hold, NodeState, RunState
+from apps.engine.states import ACTIVE, RUN_ENDED, Hold, NodeState, RunState
 from apps.runs.models import Attempt, NodeRun, Output, Run, RunEvent
 from apps.workflows.drawing import COMPACT, Drawing, draw
 from apps.workspaces.models import ResourceQueue
@@ -167,6 +167,13 @@ class Trouble:
     error_class: str
     error_rest: str
     blocked: list[str]
+    others: list[NodeShown]  # what failed after it
+
+    @property
+    def facts(self) -> list[str]:
+        """How it failed, each thing once: a reason is often the exit code in words."""
+        tries = self.shown.node.attempt
+        return [f"after {tries} attempts"] * (tries > 1) + ended_how(self.attempt)
 
 
 @dataclass(frozen=True)
@@ -344,8 +351,7 @@ def _gantt(run: Run, nodes: list[NodeShown], now: datetime) -> list[tuple[float,
         for attempt in shown.attempts:
             if previous and previous.ended_at and len(shown.attempts) < 50:
                 shown.pieces.append(piece("pause", previous.ended_at, attempt.started_at))
-            state = "failed" if attempt.state == AttemptState.LOST else attempt.state
-            shown.pieces.append(piece(state, attempt.started_at, attempt.ended_at or now))
+            shown.pieces.append(piece(attempt.state, attempt.started_at, attempt.ended_at or now))
             previous = attempt
     form = "%H:%M" if whole >= 300 else "%H:%M:%S"
     return [
@@ -363,7 +369,7 @@ def _trouble(
     failed = [shown for shown in nodes if shown.node.state == NodeState.FAILED]
     if not failed:
         return None
-    first = min(failed, key=lambda shown: shown.node.ended_at or timezone.now())
+    first, *others = sorted(failed, key=lambda shown: shown.node.ended_at or timezone.now())
     attempt = first.attempts[-1] if first.attempts else None
     line = (attempt.error_line if attempt else "") or first.node.reason
     if not line and attempt and attempt.log_tail.strip():
@@ -376,7 +382,25 @@ def _trouble(
         error_class=head if named else "",
         error_rest=(colon + rest) if named else line,
         blocked=[shown.node.key for shown in nodes if shown.mark == NOT_RUN],
+        others=others,
     )
+
+
+def ended_how(attempt: Attempt | None) -> list[str]:
+    """Exit code and reason of an attempt, without saying one thing twice."""
+    if attempt is None:
+        return []
+    code = "" if attempt.exit_code is None else f"exit code {attempt.exit_code}"
+    return [each for each in (code if code not in attempt.reason else "", attempt.reason) if each]
+
+
+def stopped_by(run: Run) -> str:
+    """Who stopped a run, or a node of it; "" if nobody did."""
+    if RunState.STOPPED not in (run.state, run.hold):
+        return ""
+    rows = RunEvent.objects.filter(run=run.pk, note__in=["stopped", "stop asked"])
+    names = rows.order_by("-pk").values_list("user__username", flat=True)
+    return names.exclude(user=None).first() or ""
 
 
 def forced_by(node: NodeRun) -> RunEvent | None:

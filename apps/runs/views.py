@@ -39,12 +39,22 @@ from apps.runs.models import Attempt, NodeRun, Output, Run
 from apps.runs.output_pages import TYPES, OutputPart, part_of
 from apps.runs.rights import needed_to_operate
 from apps.runs.services.pause import pause_run, resume_run
-from apps.runs.services.rerun import rerun, rerun_failed, rerun_nodes, rerun_plan, rerun_scope
+from apps.runs.services.rerun import (
+    newer_jobs,
+    rerun,
+    rerun_failed,
+    rerun_failed_anew,
+    rerun_nodes,
+    rerun_plan,
+    rerun_scope,
+)
 from apps.runs.services.stop import stop_node, stop_run
 from apps.runs.services.success import set_success
-from apps.runs.shown import forced_by, mark_of, run_shown
+from apps.runs.shown import ended_how, forced_by, mark_of, run_shown, stopped_by
 from apps.workspaces.access import Request, may, require
 
+#: What runs are started by today.
+TRIGGERS = (Trigger.MANUAL, Trigger.DEBUG, Trigger.API)
 #: A stream ends by itself after this long, and the page opens the next one.
 STREAM_SECONDS = 600.0
 #: Between two looks at a log's file, and at the database.
@@ -89,7 +99,7 @@ def runs(request: Request, workspace: str) -> HttpResponse:
         "state": state,
         "trigger": trigger,
         "q": wanted,
-        "triggers": list(Trigger),
+        "triggers": TRIGGERS,
         "filtered": bool(state or trigger or wanted),
         "nav": "runs",
         "live": not before,
@@ -106,10 +116,13 @@ def run(request: Request, workspace: str, pk: int) -> HttpResponse:
     """The run page. Its live part asks for itself again until the run is over."""
     row = _run(request, pk)
     shown = run_shown(row)
+    newer = newer_jobs(row) if shown.over and shown.left else []
     selected = shown.selected(request.GET.get("node", ""))
     context: dict[str, Any] = {
         "shown": shown,
         "run": row,
+        "stopped_by": stopped_by(row),
+        "newer": newer,
         "selected": selected,
         "outputs": _parts(request, row, shown.outputs),
         "may_operate": may(request, needed_to_operate(row)),
@@ -183,9 +196,12 @@ def _panel(request: Request, node: NodeRun) -> dict[str, Any]:
     }
     if context["tab"] == "details":
         context["forced"] = forced_by(node)
+        context["ended_how"] = ended_how(attempt)
     if attempt and context["tab"] == "log":
         log = log_of(node.run_id, node.pk, attempt.number)
         context["log_from"], context["log_line"] = opening(log)
+        # Nobody counted the lines of an attempt whose worker went away.
+        context["log_bytes"] = attempt.log_bytes or log.size()
     return context
 
 
@@ -323,6 +339,16 @@ def rerun_all(request: Request, workspace: str, pk: int) -> HttpResponse:
     require(request, needed_to_operate(row))
     again = rerun(row, user=request.user)
     messages.success(request, f"Run {again.pk} runs everything of run {pk} again.")
+    return go(request, reverse("runs:run", args=[workspace, again.pk]))
+
+
+@require_POST
+def rerun_anew(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """What has not succeeded, with the newest job versions, as a new run that keeps the rest."""
+    row = _run(request, pk)
+    require(request, needed_to_operate(row))
+    again = rerun_failed_anew(row, user=request.user)
+    messages.success(request, f"Run {again.pk} keeps what succeeded in run {pk} and runs the rest.")
     return go(request, reverse("runs:run", args=[workspace, again.pk]))
 
 

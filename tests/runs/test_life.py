@@ -10,15 +10,17 @@ from django.utils import timezone
 
 from apps.core.errors import Conflict
 from apps.engine.retry import LOSSES_ALLOWED
-from apps.engine.states import By, IllegalMove, NodeState, RunState
+from apps.engine.states import By, IllegalMove, NodeState, RunState, Trigger
+from apps.nodes.services.jobs import publish_job, save_draft
 from apps.runs.models import Attempt, NodeRun, Pulse, Run
 from apps.runs.services.advance import advance
 from apps.runs.services.hot_path import Outcome, asked_to_stop, claim, finish
+from apps.runs.services.launch import launch
 from apps.runs.services.moves import move
-from apps.runs.services.rerun import rerun, rerun_failed
+from apps.runs.services.rerun import newer_jobs, rerun, rerun_failed, rerun_failed_anew
 from apps.runs.services.stop import stop_node, stop_run
 from apps.runs.services.sweep import hand_back, pulse_is_old, tick
-from tests.factories import by_hand, chain, published, workspace
+from tests.factories import by_hand, chain, job, published, workspace
 
 SUCCEEDED = Outcome(NodeState.SUCCEEDED, exit_code=0)
 FAILED = Outcome(NodeState.FAILED, exit_code=1, reason="exit code 1")
@@ -296,3 +298,49 @@ def test_events_tell_the_whole_story():
         ("running", "succeeded", 2),
         ("running", "succeeded", None),
     ]
+
+
+def test_failed_part_runs_anew_with_the_newest_versions_and_keeps_the_rest():
+    run = by_hand(published("a", "b", "c", edges=[("a", "b"), ("b", "c")], content="false"))
+    end(end(take()).next, FAILED)
+    assert newer_jobs(run) == []
+    used = job("job_of_flow")
+    save_draft(used, {"content": "true"}, revision=used.revision)
+    fixed = publish_job(used, remarks="", user=None)
+
+    assert [(each.job, each.used, each.newest) for each in newer_jobs(run)] == [(used, 1, 2)]
+    again = rerun_failed_anew(run, user=None)
+
+    nodes = list(again.nodes.order_by("pk").values_list("key", "state", "need", "job_version"))
+    first = run.nodes.get(key="a")
+    assert nodes == [
+        ("a", "succeeded", 0, first.job_version_id),
+        ("b", "queued", 0, fixed.pk),
+        ("c", "pending", 1, fixed.pk),
+    ]
+    assert again.nodes.get(key="a").kept_from == first
+    assert (again.rerun_of, again.cycle, counters(again)) == (run, run.cycle, (1, 1, 1, 0, 0, 0))
+    end(end(take()).next)
+    assert (counters(again), again.state) == ((0, 0, 3, 0, 0, 0), RunState.SUCCEEDED)
+    run.refresh_from_db()
+    assert run.state == RunState.FAILED
+
+
+def test_rerun_of_a_jobs_own_run_takes_what_was_published_since():
+    used = job("alone", content="false")
+    used.queue = workspace().queues.get(name="root_queue")
+    used.save()
+    [run] = launch(
+        publish_job(used, remarks="", user=None),
+        cycles=[timezone.now()],
+        trigger=Trigger.MANUAL,
+        by=None,
+    )
+    end(take(), FAILED)
+    used.refresh_from_db()
+    save_draft(used, {"content": "true"}, revision=used.revision, queue=used.queue)
+    fixed = publish_job(used, remarks="", user=None)
+
+    again = rerun(run, user=None)
+
+    assert again.nodes.get().job_version == fixed

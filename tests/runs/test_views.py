@@ -12,13 +12,16 @@ from uuid import uuid4
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.test import AsyncClient
+from django.utils import timezone
 
 from apps.engine.states import NodeState, RunState
 from apps.nodes.services.files import store
+from apps.nodes.services.jobs import publish_job, save_draft
 from apps.runs.logs import log_of
-from apps.runs.models import Attempt, Output, Run
+from apps.runs.models import Attempt, NodeRun, Output, Run
 from apps.runs.services.advance import advance
 from apps.runs.services.hot_path import Claim, Outcome, claim, finish
+from apps.runs.services.sweep import expire_leases
 from apps.runs.shown import Past, bars_of, last_runs, shares_of
 from tests.factories import by_hand, published, workspace
 from tests.html import errors, requests, rows
@@ -189,6 +192,53 @@ def test_a_failed_run_opens_on_the_node_that_failed_and_why():
         "(Not run) b blocked by a",
         "(Not run) c blocked by b",
     ]
+
+
+@pytest.mark.django_db
+def test_everything_that_failed_is_named_and_nothing_is_said_twice():
+    run = by_hand(published("a", "b", "good"))
+    order = []
+    for _ in range(3):
+        mine = take()
+        order += [mine.key] if mine.key != "good" else []
+        end(mine, SUCCEEDED if mine.key == "good" else FAILED)
+
+    html = page(run)
+
+    first, second = order
+    said = re.search(r"<h2>(\w+) failed <span>(.*?)</span></h2>", html)
+    assert said.groups() == (first, "exit code 1")
+    assert re.search(r"Failed as well \(1\):</span> <a [^>]*>(\w+)</a></p>", html)[1] == second
+    assert "stdout + stderr · 1 line, 5 B<" in html
+    assert page(run, tab="details").count("exit code 1") == 3  # heading, node, attempt
+
+
+@pytest.mark.django_db
+def test_an_attempt_whose_worker_went_away_is_missed_not_failed():
+    run = by_hand(published("a"))
+    mine = take()
+    write(mine, b"half a line")
+    NodeRun.objects.filter(pk=mine.node_run_id).update(lease_until=timezone.now())
+    expire_leases()
+
+    html = page(run)
+
+    assert [row[0] for row in rows(html)] == ["(Waiting) a"]
+    assert "oc-piece-lost" in html
+    assert "oc-piece-failed" not in html
+    assert "stdout + stderr · 11 B<" in html
+
+
+@pytest.mark.django_db
+def test_a_stopped_run_says_who_stopped_it():
+    run = by_hand(published("a", "b", edges=[("a", "b")]))
+    client = member()
+    client.post(f"{RUNS}{run.pk}/stop/")
+
+    html = page(run)
+
+    assert "stopped by a owner" in html
+    assert "Rerun what did not succeed (2)" in html
 
 
 @pytest.mark.django_db
@@ -497,3 +547,28 @@ def test_last_runs_are_each_workflows_newest_oldest_first():
         version.workflow_id: made[1:],
         other.workflow_id: [],
     }
+
+
+@pytest.mark.django_db
+def test_a_job_published_since_is_offered_for_the_failed_part_and_kept_nodes_say_so():
+    client = member()
+    run = by_hand(published("a", "b", edges=[("a", "b")], content="false"))
+    mine = finish(take(), SUCCEEDED, worker=ME, request=uuid4(), take=True).next
+    finish(mine, FAILED, worker=ME, request=uuid4(), take=True)
+    url = f"{RUNS}{run.pk}/"
+    assert "oc-rerun-anew" not in client.get(url).content.decode()
+    used = run.nodes.first().job_version.job
+    save_draft(used, {"content": "true"}, revision=used.revision)
+    publish_job(used, remarks="", user=None)
+
+    assert "Rerun failed with newest versions (1)" in client.get(url).content.decode()
+    answer = client.post(f"{url}rerun-anew/")
+
+    again = Run.objects.order_by("-pk").first()
+    assert (again.rerun_of, answer["Location"]) == (run, f"{RUNS}{again.pk}/")
+    assert list(again.nodes.order_by("pk").values_list("key", "state")) == [
+        ("a", "succeeded"),
+        ("b", "queued"),
+    ]
+    page = client.get(f"{RUNS}{again.pk}/?node=a").content.decode()
+    assert f"kept from run {run.pk}" in page

@@ -12,7 +12,7 @@ from django.db import connection, transaction
 
 from apps.core.errors import FieldFault, Invalid
 from apps.engine.graph import Graph
-from apps.engine.states import Hold, Trigger
+from apps.engine.states import Hold, NodeState, Trigger
 from apps.nodes.kinds.registry import kind as kind_named
 from apps.nodes.models import Job, JobVersion
 from apps.runs.doorbell import ring_after_commit
@@ -51,13 +51,15 @@ def launch(
     parameters: Mapping[str, str] | None = None,
     remarks: str = "",
     rerun_of: Run | None = None,
+    keep: Mapping[str, NodeRun] | None = None,
 ) -> list[Run]:
     """Start one run per cycle of a workflow's version, or of a job's alone; under way at once.
 
     `cycles` are the points that the runs stand for (aware, UTC); for a run by hand, now.
     `queue` applies to every node; None leaves each where it is set. `by` is None where the
-    engine starts it. Buttons, REST, scheduler, backfill and the wire doors all come through
-    here.
+    engine starts it. Nodes named in `keep` do not run: they stand for the node runs given,
+    which have succeeded in an earlier run of the same version. Buttons, REST, scheduler,
+    backfill and the wire doors all come through here.
 
     Raises Invalid, naming each node, if a job is not published, or a queue is missing, not
     for this trigger's environment, or smaller than what the node asks.
@@ -81,7 +83,12 @@ def launch(
         # Flows of jobs and of workflows meet in one queue: negative ids keep them apart.
         columns = {"job": owner, "name": owner.path, "flow": -owner.pk}
 
-    roots = [key for key in plan.graph.in_order if not plan.graph.upstream[key]]
+    kept = dict(keep or {})
+    roots = [
+        node.key
+        for node in plan.nodes
+        if node.key not in kept and plan.graph.upstream[node.key] <= kept.keys()
+    ]
     limit = columns.get("parallelism") or len(roots)
     runs = Run.objects.bulk_create(
         Run(
@@ -96,11 +103,12 @@ def launch(
             total=len(plan.nodes),
             active=min(limit, len(roots)),
             open=len(roots),
+            succeeded=len(kept),
             **columns,
         )
         for cycle in cycles
     )
-    nodes = _node_runs(plan, runs)
+    nodes = _node_runs(plan, runs, kept)
     NodeRun.objects.bulk_create(nodes, batch_size=2000)
     RunEvent.objects.bulk_create(
         RunEvent(run=run, new=run.state, user=by, note=f"started: {trigger}") for run in runs
@@ -222,7 +230,7 @@ def queue_fault(queue: ResourceQueue, trigger: Trigger) -> str:
     return ""
 
 
-def _node_runs(plan: _Plan, runs: Sequence[Run]) -> list[NodeRun]:
+def _node_runs(plan: _Plan, runs: Sequence[Run], kept: Mapping[str, NodeRun]) -> list[NodeRun]:
     """The rows of every run, their ids in the graph's order: a successor's is the greater."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -235,7 +243,9 @@ def _node_runs(plan: _Plan, runs: Sequence[Run]) -> list[NodeRun]:
     for run in runs:
         pk_of = {node.key: next(ids) for node in plan.nodes}
         rows += [
-            NodeRun(
+            _kept(pk_of[node.key], run, node, kept[node.key])
+            if node.key in kept
+            else NodeRun(
                 pk=pk_of[node.key],
                 run=run,
                 key=node.key,
@@ -243,8 +253,10 @@ def _node_runs(plan: _Plan, runs: Sequence[Run]) -> list[NodeRun]:
                 queue=node.queue,
                 flow=run.flow,
                 demand=node.demand,
-                need=len(plan.graph.upstream[node.key]),
-                down=sorted(pk_of[below] for below in plan.graph.downstream[node.key]),
+                need=len(plan.graph.upstream[node.key] - kept.keys()),
+                down=sorted(
+                    pk_of[below] for below in plan.graph.downstream[node.key] - kept.keys()
+                ),
                 retries=node.retries,
                 retry_interval_seconds=node.retry_interval_seconds,
                 timeout_seconds=node.timeout_seconds,
@@ -254,12 +266,29 @@ def _node_runs(plan: _Plan, runs: Sequence[Run]) -> list[NodeRun]:
     return rows
 
 
+def _kept(pk: int, run: Run, node: _Node, before: NodeRun) -> NodeRun:
+    """A node that does not run again, since it succeeded before."""
+    return NodeRun(
+        pk=pk,
+        run=run,
+        key=node.key,
+        job_version=before.job_version,
+        queue=node.queue,
+        flow=run.flow,
+        demand=node.demand,
+        state=NodeState.SUCCEEDED,
+        forced=before.forced,
+        kept_from=before,
+        reason=f"kept from run {before.run_id}",
+    )
+
+
 def _enqueue(runs: Sequence[Run], nodes: Sequence[NodeRun], limit: int) -> None:
     """Queue the roots of new runs, at most `limit` of each; nobody else can see them yet."""
     left = {run.pk: limit for run in runs}
     first: list[NodeRun] = []
     for node in nodes:
-        if node.need == 0 and left[node.run_id]:
+        if node.state == NodeState.PENDING and node.need == 0 and left[node.run_id]:
             left[node.run_id] -= 1
             first.append(node)
     with connection.cursor() as cursor:

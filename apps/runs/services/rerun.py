@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -11,25 +11,78 @@ from django.db.models import F
 from apps.core.errors import Conflict, Invalid
 from apps.engine.graph import Graph
 from apps.engine.states import By, Hold, NodeState, RunState, Trigger
-from apps.nodes.models import JobVersion
+from apps.nodes.models import Job, JobVersion
+from apps.nodes.services.jobs import draft_version
 from apps.runs.models import NodeRun, Run, RunEvent
 from apps.runs.services.advance import recount
 from apps.runs.services.launch import launch
-from apps.runs.services.moves import admit, move_all
+from apps.runs.services.moves import admit, move_all, tell
 from apps.workflows.models import WorkflowVersion
 from apps.workspaces.models import ResourceQueue, User
 
 
 def rerun(run: Run, *, user: User | None) -> Run:
     """Run everything again, for the same cycle, as a new run with the newest job versions."""
+    return _anew(run, {}, user)
+
+
+def rerun_failed_anew(run: Run, *, user: User | None) -> Run:
+    """Run what has not succeeded with the newest published job versions, as a new run.
+
+    It takes over what has succeeded, and names the node runs that it kept. A run never
+    changes its versions midway: therefore a new one.
+
+    Raises Conflict if the run is not over, or if nothing is left to run.
+    """
+    run = Run.objects.select_related("version__workflow").get(pk=run.pk)
+    _must_be_over(run)
+    scope = set(failed_scope(run))
+    nodes = run.nodes.select_related("job_version")
+    return _anew(run, {node.key: node for node in nodes if node.key not in scope}, user)
+
+
+@dataclass(frozen=True)
+class Newer:
+    """A job that was published anew since a run took its version."""
+
+    job: Job
+    used: int
+    newest: int
+
+
+def newer_jobs(run: Run) -> list[Newer]:
+    """What a new run of the part that has not succeeded would take newer than this one did."""
+    nodes = (
+        run.nodes.exclude(state=NodeState.SUCCEEDED)
+        .select_related("job_version__job__published")
+        .order_by("pk")
+    )
+    pinned = {
+        node["name"]
+        for node in (run.version.graph["nodes"] if run.version else ())
+        if node["job_version_number"] is not None
+    }
+    found: dict[int, Newer] = {}
+    for node in nodes:
+        used, newest = node.job_version.number, node.job_version.job.published
+        if used and newest and newest.number > used and node.key not in pinned:
+            found[newest.job_id] = Newer(node.job_version.job, used, newest.number)
+    return list(found.values())
+
+
+def _anew(run: Run, keep: Mapping[str, NodeRun], user: User | None) -> Run:
     trigger = Trigger.DEBUG if run.trigger == Trigger.DEBUG else Trigger.MANUAL
     what: WorkflowVersion | JobVersion
     queue: ResourceQueue | None
     if run.version:
         what, queue = run.version, None
     else:
-        only = run.nodes.select_related("job_version__job", "queue").get()
-        what, queue = only.job_version, only.queue
+        only = run.nodes.select_related("job_version__job__published", "queue").get()
+        job, queue = only.job_version.job, only.queue
+        if trigger is Trigger.DEBUG:
+            what = draft_version(job, user=user)  # its draft as it is now
+        else:
+            what = job.published or only.job_version
     [again] = launch(
         what,
         cycles=[run.cycle],
@@ -39,7 +92,10 @@ def rerun(run: Run, *, user: User | None) -> Run:
         parameters=run.parameters,
         remarks=run.remarks,
         rerun_of=run,
+        keep=keep,
     )
+    if keep:
+        tell(again.pk, f"keeps {', '.join(sorted(keep))} from run {run.pk}", user=user)
     return again
 
 
