@@ -36,7 +36,7 @@ from apps.runs.forms import RerunForm, SuccessForm
 from apps.runs.log_text import opening, text_from
 from apps.runs.logs import AttemptLog, log_of
 from apps.runs.models import Attempt, NodeRun, Output, Run
-from apps.runs.output_pages import TYPES, OutputPart, part_of
+from apps.runs.output_pages import TYPES, OutputPart, parts_of
 from apps.runs.rights import needed_to_operate
 from apps.runs.services.pause import pause_run, resume_run
 from apps.runs.services.rerun import (
@@ -159,7 +159,7 @@ def _parts(request: Request, run: Run, outputs: list[Output]) -> list[OutputPart
     for output in outputs:
         here = [request.workspace.name, run.pk, output.pk]
         urls.setdefault(output.attempt_id, {})[output.name] = reverse("runs:output", args=here)
-    parts = [part_of(output, urls[output.attempt_id]) for output in outputs]
+    parts = parts_of((output, urls[output.attempt_id]) for output in outputs)
     embedded = {
         url
         for part in parts
