@@ -99,7 +99,9 @@ class ErrorsMiddleware:
         if status == 404:
             return render(request, "404.html", status=404)
         faults = error.faults if isinstance(error, Invalid) else ()
-        context = {"status": status, "error": error, "faults": faults}
+        known = getattr(request, "user", None) is not None and request.user.is_authenticated
+        frame = "core/shell.html" if known else "core/out.html"
+        context = {"status": status, "error": error, "faults": faults, "frame": frame}
         return render(request, "core/refused.html", context, status=status)
 
 

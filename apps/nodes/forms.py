@@ -21,9 +21,12 @@ _SEVERAL = {Type.LINES, Type.FILES, Type.NAMES, Type.SETTINGS}
 class LinesField(forms.CharField):
     """A list of strings, one a line."""
 
+    syntax = "one a line"
+
     def __init__(self, **kwargs: Any) -> None:
-        attrs = {**_TEXT, "rows": 2, "class": "oc-code-line"}
-        super().__init__(widget=forms.Textarea(attrs), strip=False, **kwargs)
+        attrs = {**_TEXT, "rows": 2, "class": "oc-code-line", "placeholder": self.syntax}
+        hint = f"{self.syntax.capitalize()}. {kwargs.pop('help_text', '')}".strip()
+        super().__init__(widget=forms.Textarea(attrs), strip=False, help_text=hint, **kwargs)
 
     def prepare_value(self, value: Any) -> Any:
         return "\n".join(value) if isinstance(value, list) else value
@@ -34,6 +37,8 @@ class LinesField(forms.CharField):
 
 class PairsField(LinesField):
     """Names and strings, one `name=value` a line."""
+
+    syntax = "one name=value a line"
 
     def prepare_value(self, value: Any) -> Any:
         if isinstance(value, Mapping):

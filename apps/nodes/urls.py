@@ -11,6 +11,11 @@ urlpatterns = [
     path("w/<str:workspace>/jobs/<int:pk>/move/", views.job_move, name="job-move"),
     path("w/<str:workspace>/jobs/<int:pk>/delete/", views.job_delete, name="job-delete"),
     path("w/<str:workspace>/jobs/<int:pk>/versions/", views.job_versions, name="job-versions"),
+    path(
+        "w/<str:workspace>/jobs/<int:pk>/versions/<int:number>/",
+        views.job_version,
+        name="job-version",
+    ),
     path("w/<str:workspace>/jobs/<int:pk>/runs/", views.job_runs, name="job-runs"),
     path("w/<str:workspace>/files/", views.files, name="files"),
     path("w/<str:workspace>/files/upload/", views.file_upload, name="file-upload"),

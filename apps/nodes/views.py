@@ -31,6 +31,8 @@ from apps.nodes.services.files import blob_name, delete_file, open_blob, put_fil
 from apps.nodes.services.jobs import (
     create_job,
     delete_job,
+    draft_differs,
+    draft_faults,
     draft_version,
     move_job,
     publish_job,
@@ -111,6 +113,7 @@ def job(request: Request, workspace: str, pk: int) -> HttpResponse:
     form = SpecForm(kind, queues, request.POST or None, initial=initial)
     context = {
         "job": row,
+        "differs": draft_differs(row),
         "kind": kind,
         "form": form,
         "nav": "jobs",
@@ -207,6 +210,8 @@ def job_publish(request: Request, workspace: str, pk: int) -> HttpResponse:
     context = {
         "form": form,
         "job": row,
+        "faults": draft_faults(row),
+        "differs": draft_differs(row),
         "next": (row.published.number or 0) + 1 if row.published else 1,
         "users": sorted(set(users.values_list("workflow__name", flat=True))),
         "heading": f"Publish {row.path}",
@@ -252,11 +257,38 @@ def job_versions(request: Request, workspace: str, pk: int) -> HttpResponse:
         "users": row.nodes.filter(workflow__deleted_at=None)
         .select_related("workflow")
         .order_by("workflow__name", "name"),
+        "differs": draft_differs(row),
         "kind": kind_named(row.kind),
         "nav": "jobs",
         "tab": "versions",
     }
     return page(request, "nodes/job_versions.html", context)
+
+
+@require_safe
+def job_version(request: Request, workspace: str, pk: int, number: int) -> HttpResponse:
+    """A version as it was published, to read."""
+    row = _job(request, pk)
+    version = get_object_or_404(row.versions.select_related("created_by", "queue"), number=number)
+    form = SpecForm(
+        kind_named(version.kind),
+        ResourceQueue.objects.filter(workspace=request.workspace),
+        initial={
+            **SpecForm.values_of(kind_named(version.kind), version.spec),
+            "queue": version.queue_id,
+        },
+    )
+    form.show_only()
+    context = {
+        "job": row,
+        "version": version,
+        "form": form,
+        "differs": draft_differs(row),
+        "kind": kind_named(row.kind),
+        "nav": "jobs",
+        "tab": "versions",
+    }
+    return page(request, "nodes/job_version.html", context)
 
 
 @require_safe
@@ -268,6 +300,7 @@ def job_runs(request: Request, workspace: str, pk: int) -> HttpResponse:
     context = {
         "job": row,
         "page": newest_first(found, request.GET.get("before", "")),
+        "differs": draft_differs(row),
         "kind": kind_named(row.kind),
         "nav": "jobs",
         "tab": "runs",

@@ -80,7 +80,7 @@ class NodeForm(Form):
     revision = forms.IntegerField(widget=forms.HiddenInput)
     job_path = forms.CharField(
         max_length=255,
-        label="Source file path",
+        label="Job",
         help_text="A published job. Runs take its newest published version.",
         widget=forms.TextInput(
             {"class": "oc-code-line", "list": "oc-published", "autocomplete": "off"}

@@ -13,6 +13,11 @@ urlpatterns = [
     path("w/<str:workspace>/workflows/<int:pk>/settings/", views.settings, name="settings"),
     path("w/<str:workspace>/workflows/<int:pk>/publish/", views.publish, name="publish"),
     path("w/<str:workspace>/workflows/<int:pk>/versions/", views.versions, name="versions"),
+    path(
+        "w/<str:workspace>/workflows/<int:pk>/versions/<int:number>/",
+        views.version,
+        name="version",
+    ),
     path("w/<str:workspace>/workflows/<int:pk>/runs/", views.runs, name="runs"),
     path("w/<str:workspace>/workflows/<int:pk>/run/", views.run, name="run"),
     path("w/<str:workspace>/workflows/<int:pk>/delete/", views.delete, name="delete"),

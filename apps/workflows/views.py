@@ -37,7 +37,7 @@ from apps.workflows.services.drafting import (
     edit_workflow,
     remove_node,
 )
-from apps.workflows.services.publishing import draft_faults
+from apps.workflows.services.publishing import draft_differs, draft_faults
 from apps.workflows.services.publishing import publish as publish_workflow
 from apps.workspaces.access import Request, may, require
 
@@ -162,6 +162,7 @@ def workflow(request: Request, workspace: str, pk: int) -> HttpResponse:
     row = _workflow(request, pk)
     context = {
         "workflow": row,
+        "differs": draft_differs(row),
         "nav": "workflows",
         "tab": "graph",
         "labels": {name: each.label for name, each in kinds().items()},
@@ -248,7 +249,13 @@ def settings(request: Request, workspace: str, pk: int) -> HttpResponse:
         else:
             messages.success(request, "Saved the settings. They count when they are published.")
             return go(request, reverse("workflows:settings", args=[workspace, pk]))
-    context = {"workflow": row, "form": form, "nav": "workflows", "tab": "settings"}
+    context = {
+        "workflow": row,
+        "differs": draft_differs(row),
+        "form": form,
+        "nav": "workflows",
+        "tab": "settings",
+    }
     return page(request, "workflows/settings.html", context)
 
 
@@ -277,6 +284,7 @@ def publish(request: Request, workspace: str, pk: int) -> HttpResponse:
         "workflow": row,
         "form": form,
         "faults": draft_faults(row),
+        "differs": draft_differs(row),
         "next": (row.published.number or 0) + 1 if row.published else 1,
         "heading": f"Publish {row.name}",
         "nav": "workflows",
@@ -290,11 +298,54 @@ def versions(request: Request, workspace: str, pk: int) -> HttpResponse:
     found = row.versions.filter(number__isnull=False).select_related("created_by")
     context = {
         "workflow": row,
+        "differs": draft_differs(row),
         "versions": list(found.order_by("-number")[:LIST_LIMIT]),
         "nav": "workflows",
         "tab": "versions",
     }
     return page(request, "workflows/versions.html", context)
+
+
+@require_safe
+def version(request: Request, workspace: str, pk: int, number: int) -> HttpResponse:
+    """A version's graph as it was published, to read."""
+    row = _workflow(request, pk)
+    found = get_object_or_404(row.versions.select_related("created_by"), number=number)
+    cards = _cards_of(request, found.graph)
+    drawing = draw(list(cards), [(up, down) for up, down in found.graph["edges"]], CARD)
+    for box in drawing.boxes:
+        cards[box.key].x, cards[box.key].y = box.x, box.y
+    context = {
+        "workflow": row,
+        "differs": draft_differs(row),
+        "version": found,
+        "cards": list(cards.values()),
+        "drawing": drawing,
+        "nav": "workflows",
+        "tab": "versions",
+    }
+    return page(request, "workflows/version.html", context)
+
+
+def _cards_of(request: Request, graph: dict[str, Any]) -> dict[str, Card]:
+    """The nodes of a frozen graph. It keeps ids: a job may have been deleted since."""
+    jobs = Job.objects.filter(workspace=request.workspace).in_bulk(
+        [node["job"] for node in graph["nodes"]]
+    )
+    queues = request.workspace.queues.in_bulk([node["queue"] for node in graph["nodes"]])
+    return {
+        node["name"]: Card(
+            DraftNode(
+                name=node["name"],
+                job=jobs.get(node["job"]) or Job(path="a job deleted since", kind="shell"),
+                queue=queues.get(node["queue"]),
+                job_version_number=node["job_version_number"],
+                retries=node["retries"],
+                timeout_seconds=node["timeout_seconds"],
+            )
+        )
+        for node in graph["nodes"]
+    }
 
 
 @require_safe
@@ -305,6 +356,7 @@ def runs(request: Request, workspace: str, pk: int) -> HttpResponse:
     before = request.GET.get("before", "")
     context = {
         "workflow": row,
+        "differs": draft_differs(row),
         "page": newest_first(found, before),
         "nav": "workflows",
         "tab": "runs",

@@ -25,7 +25,7 @@ def test_a_paused_run_goes_on_and_its_failed_node_is_passed_by_hand(visit):
     page.wait_for_url(re.compile(r"/workflows/\d+/$"))
     for name, upstream in UPSTREAM.items():
         it.click("Add node", role="link")
-        page.get_by_label("Source file path").fill(f"hand/{name}")
+        page.get_by_label("Job", exact=True).fill(f"hand/{name}")
         for each in upstream:
             page.get_by_label(each, exact=True).check()
         it.click("Add node")

@@ -41,14 +41,14 @@ def test_two_jobs_become_a_workflow_that_is_seen_to_run_and_turn_green(visit):
     page.wait_for_url(re.compile(r"/workflows/\d+/$"))
 
     it.click("Add node", role="link")
-    page.get_by_label("Source file path").fill("etl/extract")
+    page.get_by_label("Job", exact=True).fill("etl/extract")
     expect(page.get_by_label("Node name")).to_have_value("extract")
     expect(page.get_by_label("Node type")).to_have_value("Shell")
     it.click("Add node")
     expect(page.get_by_text("Added node extract.")).to_be_visible()
 
     it.click("Add node", role="link")
-    page.get_by_label("Source file path").fill("etl/report")
+    page.get_by_label("Job", exact=True).fill("etl/report")
     page.get_by_label("extract", exact=True).check()
     it.click("Add node")
     expect(page.get_by_text("Added node report.")).to_be_visible()

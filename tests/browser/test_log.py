@@ -132,7 +132,7 @@ def test_the_panel_goes_on_with_the_next_attempt_by_itself(visit):
     it.dialog.get_by_label("Seconds between retries").fill("1")
     it.dialog.get_by_role("button", name="Create workflow").click()
     it.click("Add node", role="link")
-    page.get_by_label("Source file path").fill("flaky")
+    page.get_by_label("Job", exact=True).fill("flaky")
     it.click("Add node")
     expect(page.get_by_text("Added node flaky.")).to_be_visible()
     it.click("Publish…", role="link")

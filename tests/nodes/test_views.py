@@ -11,7 +11,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from apps.engine.roles import Role
 from apps.nodes.models import File, Job
 from apps.nodes.services.files import put_file
-from apps.nodes.services.jobs import create_job, save_draft
+from apps.nodes.services.jobs import create_job, publish_job, save_draft
 from apps.runs.models import Run
 from tests.factories import job, published, workspace
 from tests.html import errors, rows
@@ -161,6 +161,53 @@ def test_saving_and_publishing_is_two_steps_with_remarks():
     assert (row.published.number, row.published.remarks) == (1, "first")
     listed = rows(client.get(f"{JOBS}{row.pk}/versions/").content.decode())
     assert listed[0][:3] == ["v1 current", "first", "a owner"]
+
+
+def test_a_version_is_read_as_it_was_published_and_the_draft_says_that_it_differs():
+    row = create_job(workspace(), "q", "shell", user=None, spec={"content": "echo <1>"})
+    publish_job(row, remarks="first", user=None)
+    client, here = member(), f"{JOBS}{row.pk}/"
+    assert "draft differs" not in client.get(here).content.decode()
+    same = client.get(f"{here}publish/").content.decode()
+    assert 'aria-disabled="true" title="Nothing has changed since v1">Publish v2' in same
+
+    client.post(here, draft(row, content="echo 2"))
+
+    assert "draft differs from v1" in client.get(here).content.decode()
+    assert (
+        "aria-disabled"
+        not in client.get(f"{here}publish/", headers={"HX-Request": "true"}).content.decode()
+    )
+    assert f'href="{here}versions/1/"' in client.get(f"{here}versions/").content.decode()
+    html = client.get(f"{here}versions/1/").content.decode()
+    assert "echo &lt;1&gt;" in html
+    assert "echo 2" not in html
+    typed = re.findall(r"<(?:textarea|select|input(?! type=\"hidden\"))[^>]*>", html)
+    assert [tag for tag in typed if " disabled" not in tag] == []
+    assert client.get(f"{here}versions/2/").status_code == 404
+
+
+def test_an_incomplete_draft_says_so_before_anybody_presses_publish():
+    row = create_job(workspace(), "q", "shell", user=None)
+
+    html = member().get(f"{JOBS}{row.pk}/publish/").content.decode()
+
+    assert len(errors(html)) == 1
+    assert 'aria-disabled="true" title="Mend the faults first">Publish v1' in html
+
+
+def test_fields_of_many_values_say_how_they_are_written():
+    row = create_job(workspace(), "q", "python", user=None)
+
+    html = member().get(f"{JOBS}{row.pk}/").content.decode()
+
+    said = dict(re.findall(r'<textarea name="(\w+)"[^>]*placeholder="([^"]*)"', html))
+    assert said == {
+        "arguments": "one a line",
+        "parameters": "one name=value a line",
+        "files": "one a line",
+    } | {name: text for name, text in said.items() if name.startswith("python")}
+    assert "One name=value a line. " in html
 
 
 def test_publishing_an_incomplete_draft_says_everything_that_is_missing():

@@ -190,6 +190,38 @@ def test_publishing_without_a_change_is_refused():
     assert "has not changed since version 1" in errors(answer.content.decode())[0]
 
 
+def test_the_publish_dialog_says_at_once_that_there_is_nothing_to_publish():
+    flow = published("a").workflow
+    flow.refresh_from_db()
+    client, here = member(), f"{FLOWS}{flow.pk}/"
+
+    same = client.get(f"{here}publish/").content.decode()
+    assert "Nothing has changed since v1: there is nothing to publish." in same
+    assert 'aria-disabled="true" title="Nothing has changed since v1">Publish v2' in same
+    assert "draft differs" not in client.get(here).content.decode()
+
+    edit_workflow(flow, revision=flow.revision, retries=3)
+    other = client.get(f"{here}publish/").content.decode()
+    assert "aria-disabled" not in other.partition("oc-dialog-foot")[2]
+    assert "draft differs from v1" in client.get(here).content.decode()
+
+
+def test_a_version_is_read_as_it_was_published():
+    version = published("a", "b", edges=[("a", "b")])
+    flow = version.workflow
+    flow.refresh_from_db()
+    client, here = member(), f"{FLOWS}{flow.pk}/"
+    client.post(f"{here}remove/", {"node": "b", "revision": flow.revision})
+
+    listed = client.get(f"{here}versions/").content.decode()
+    html = client.get(f"{here}versions/1/").content.decode()
+
+    assert f'href="{here}versions/1/"' in listed
+    assert rows(html) == [["a", "job_of_flow", "–"], ["b", "job_of_flow", "–"]]
+    assert html.count('class="oc-edge"') == 1
+    assert client.get(f"{here}versions/2/").status_code == 404
+
+
 def test_an_unpublished_workflow_does_not_run(flow):
     answer = member().post(f"{FLOWS}{flow.pk}/run/")
 
@@ -201,8 +233,9 @@ def test_the_graph_draws_every_node_and_edge(django_assert_num_queries):
     version = published("a", "b", "c", edges=[("a", "b"), ("a", "c")])
     client = member()
 
-    # session, user, member; workflow; nodes, edges; twice the same for the faults
-    with django_assert_num_queries(8):
+    # session, user, member; workflow; nodes, edges; twice the same: for the faults, and for
+    # what differs from the published version
+    with django_assert_num_queries(10):
         html = client.get(f"{FLOWS}{version.workflow_id}/").content.decode()
 
     assert html.count('class="oc-edge"') == 2

@@ -130,7 +130,9 @@ def test_the_root_queue_cannot_be_deleted():
     answer = member().post(f"{QUEUES}{root.pk}/delete/")
 
     assert answer.status_code == 409
-    assert "cannot be deleted" in answer.content.decode()
+    html = answer.content.decode()
+    assert "cannot be deleted" in html
+    assert 'href="/w/default/queues/"' in html  # the navigation is still there
     assert ResourceQueue.objects.filter(pk=root.pk).exists()
 
 

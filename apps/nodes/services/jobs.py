@@ -123,6 +123,25 @@ def draft_version(job: Job, *, user: User | None) -> JobVersion:
     return version
 
 
+def draft_faults(job: Job) -> list[FieldFault]:
+    """Everything that keeps a draft from being published."""
+    try:
+        _frozen(job, None)
+    except Invalid as error:
+        return list(error.faults)
+    return []
+
+
+def draft_differs(job: Job) -> bool:
+    """Whether publishing the draft would make another version than the published one."""
+    if job.published is None:
+        return True
+    try:
+        return _frozen(job, None).digest != job.published.digest
+    except Invalid:
+        return True
+
+
 def _frozen(job: Job, user: User | None) -> JobVersion:
     kind = _kind(job.kind)
     faults = [FieldFault(fault.field, str(fault)) for fault in kind.validate(job.draft)]

@@ -60,6 +60,12 @@ def publish(
     return version
 
 
+def draft_differs(workflow: Workflow) -> bool:
+    """Whether publishing the draft would make another version than the published one."""
+    published = workflow.published
+    return published is None or published.digest != digest(_what_runs(freeze(workflow)))
+
+
 def freeze(workflow: Workflow) -> dict[str, Any]:
     """The draft as JSON: what WorkflowVersion.graph holds. Jobs and queues by id."""
     nodes = list(workflow.nodes.order_by("name"))
