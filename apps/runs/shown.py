@@ -181,7 +181,7 @@ class RunShown:
     run: Run
     nodes: list[NodeShown]
     edges: list[EdgeShown]
-    drawing: Drawing
+    drawing: Drawing | None  # None: too large
     counts: list[tuple[str, int]]
     ticks: list[tuple[float, str]]
     trouble: Trouble | None
@@ -191,7 +191,7 @@ class RunShown:
     @property
     def fits(self) -> bool:
         """Whether the graph can be shrunk to its panel's width and still be read."""
-        return self.drawing.width <= 840
+        return self.drawing is not None and self.drawing.width <= 840
 
     @property
     def over(self) -> bool:
@@ -248,7 +248,7 @@ def run_shown(run: Run) -> RunShown:
     longest = max((len(key) for key in by_key), default=0)
     width = min(max(32 + 6 * longest, COMPACT.width), 190)
     drawing = draw(list(by_key), edges, replace(COMPACT, width=width))
-    for box in drawing.boxes:
+    for box in drawing.boxes if drawing else ():
         by_key[box.key].x, by_key[box.key].y = box.x, box.y
     counted = Counter(shown.mark for shown in nodes)
     return RunShown(
@@ -256,7 +256,7 @@ def run_shown(run: Run) -> RunShown:
         nodes=nodes,
         edges=[
             EdgeShown(line.path, by_key[line.downstream].node.attempt == 0)
-            for line in drawing.lines
+            for line in (drawing.lines if drawing else ())
         ],
         drawing=drawing,
         counts=[(mark, n) for mark in (*ORDER, FORCED, NOT_RUN) if (n := counted[mark])],

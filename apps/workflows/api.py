@@ -39,6 +39,8 @@ from apps.nodes.models import Job
 from apps.runs.services.launch import launch
 from apps.workflows.models import Workflow, WorkflowVersion
 from apps.workflows.services.drafting import (
+    MAX_EDGES,
+    MAX_NODES,
     SETTINGS,
     WholeNode,
     create_workflow,
@@ -114,10 +116,29 @@ class NodeEditSerializer(Strict):
     y = Number(allow_null=True, default=None)
 
 
+class EdgesField(serializers.ListField):
+    """Counted before it looks at each."""
+
+    child = EdgeField()
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        if isinstance(data, list) and len(data) > MAX_EDGES:
+            raise serializers.ValidationError(
+                f"there are {len(data):,} edges; {MAX_EDGES:,} are allowed: split the workflow"
+            )
+        return super().to_internal_value(data)
+
+
 class DraftEditSerializer(WorkflowEditSerializer):
-    nodes = NodeEditSerializer(many=True)
-    edges = serializers.ListField(
-        child=EdgeField(), help_text="[upstream, downstream]: the second waits for the first."
+    nodes = NodeEditSerializer(
+        many=True,
+        max_length=MAX_NODES,
+        error_messages={
+            "max_length": f"there are more than {MAX_NODES:,} nodes; split the workflow"
+        },
+    )
+    edges = EdgesField(
+        max_length=MAX_EDGES, help_text="[upstream, downstream]: the second waits for the first."
     )
 
 

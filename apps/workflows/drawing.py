@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from statistics import fmean
 
@@ -33,6 +34,11 @@ LANE = 10
 #: Boxes without any edge stand in columns of this many.
 COLUMN = 10
 MARGIN = 8
+#: A larger graph is not drawn: nobody could read it, and it would take long to lay out.
+MAX_NODES = 400
+MAX_EDGES = 2_000
+#: Lanes in all layers together.
+MAX_LANES = 5_000
 
 
 @dataclass(frozen=True)
@@ -58,16 +64,32 @@ class Drawing:
     height: float
 
 
-def draw(keys: Sequence[str], edges: Iterable[tuple[str, str]], size: Size = COMPACT) -> Drawing:
+def draw(
+    keys: Sequence[str], edges: Iterable[tuple[str, str]], size: Size = COMPACT
+) -> Drawing | None:
     """The drawing of these nodes and edges; the same input gives the same drawing.
+
+    None: it is too large to be drawn, and a table has to do.
 
     A draft may hold faults that publishing would refuse: an edge to nowhere is left out, a
     circle is cut at its first node as given and the cutting edge drawn backwards.
     """
     known = set(keys)
     wanted = sorted({(a, b) for a, b in edges if a in known and b in known and a != b})
+    if len(known) > MAX_NODES or len(wanted) > MAX_EDGES:
+        return None
+    return _drawn(tuple(keys), tuple(wanted), size)
+
+
+# A page of a live run asks every few seconds for the drawing that it had.
+@lru_cache(maxsize=64)
+def _drawn(
+    keys: tuple[str, ...], wanted: tuple[tuple[str, str], ...], size: Size
+) -> Drawing | None:
     layer = _layers(keys, wanted)
     forward = [(a, b) for a, b in wanted if layer[a] < layer[b]]
+    if sum(layer[b] - layer[a] - 1 for a, b in forward) > MAX_LANES:
+        return None
     layers, neighbours = _with_lanes(keys, forward, layer)
     _order(layers, neighbours)
     middle = _middles(layers, neighbours, size)
@@ -147,10 +169,11 @@ def _order(
     layers: list[list[Item]], neighbours: Mapping[Item, tuple[list[Item], list[Item]]]
 ) -> None:
     """Sort each layer by the mean place of its neighbours, to and fro, to save crossings."""
+    place = {item: n for row in layers for n, item in enumerate(row)}
     for sweep in range(8):
         side = sweep % 2  # 0: look left, going right; 1: the other way
         for row in layers if side == 0 else reversed(layers):
-            place = {item: n for layer in layers for n, item in enumerate(layer)}
+            # Lanes see to it that neighbours stand in the layer beside this one.
             row.sort(
                 key=lambda item: (
                     fmean(place[other] for other in neighbours[item][side])
@@ -158,6 +181,7 @@ def _order(
                     else place[item]
                 )
             )
+            place.update((item, n) for n, item in enumerate(row))
 
 
 def _middles(

@@ -138,8 +138,8 @@ def _canvas(workflow: Workflow) -> dict[str, Any]:
     edges = list(workflow.edges.values_list("upstream__name", "downstream__name"))
     faults = draft_faults(workflow) if nodes else []
     cards = {node.name: Card(node) for node in nodes}
-    drawing: Drawing = draw(list(cards), edges, CARD)
-    for box in drawing.boxes:
+    drawing: Drawing | None = draw(list(cards), edges, CARD)
+    for box in drawing.boxes if drawing else ():
         cards[box.key].x, cards[box.key].y = box.x, box.y
     for fault in faults:
         if fault.field in cards:
@@ -313,7 +313,7 @@ def version(request: Request, workspace: str, pk: int, number: int) -> HttpRespo
     found = get_object_or_404(row.versions.select_related("created_by"), number=number)
     cards = _cards_of(request, found.graph)
     drawing = draw(list(cards), [(up, down) for up, down in found.graph["edges"]], CARD)
-    for box in drawing.boxes:
+    for box in drawing.boxes if drawing else ():
         cards[box.key].x, cards[box.key].y = box.x, box.y
     context = {
         "workflow": row,

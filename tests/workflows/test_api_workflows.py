@@ -361,3 +361,19 @@ def test_workflow_that_was_never_published_does_not_run():
 
     assert response.status_code == 422
     assert "publish it" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("draft", "field", "message"),
+    [
+        ({"nodes": [{}] * 2001, "edges": []}, "nodes", "there are more than 2,000 nodes"),
+        ({"nodes": [], "edges": [[]] * 100_000}, "edges", "there are 100,000 edges; 10,000 are"),
+    ],
+)
+def test_a_draft_too_large_is_refused_before_its_parts_are_judged(draft, field, message):
+    answer = program().put(f"workflows/{create()}/draft", {"revision": 1, **draft})
+
+    assert answer.status_code == 422
+    [fault] = answer.json()["errors"]
+    assert fault["field"] == field
+    assert fault["message"].startswith(message)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.workflows.drawing import CARD, COLUMN, COMPACT, draw
+from apps.workflows.drawing import CARD, COLUMN, COMPACT, MAX_LANES, MAX_NODES, draw
 
 #   extract ─→ clean ─┐
 #           └→ stats ─┴→ report
@@ -103,3 +104,61 @@ def test_no_box_lies_on_another_and_none_outside(graph):
             assert below - above >= COMPACT.height
     at = columns(drawing)
     assert all(at[line.upstream] < at[line.downstream] for line in drawing.lines)
+
+
+def chain(n: int) -> tuple[list[str], list[tuple[str, str]]]:
+    names = [f"n{number:04}" for number in range(n)]
+    return names, list(pairwise(names))
+
+
+def every_pair(names: list[str]) -> list[tuple[str, str]]:
+    return [(a, b) for n, a in enumerate(names) for b in names[n + 1 :]]
+
+
+NAMES, CHAIN = chain(MAX_NODES)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        pytest.param(chain(5000), id="a chain too long"),
+        pytest.param((NAMES[:300], every_pair(NAMES[:104])), id="too many edges"),
+        pytest.param((NAMES, CHAIN + [(NAMES[0], b) for b in NAMES[2:]]), id="too many lanes"),
+    ],
+)
+def test_what_is_too_large_is_not_drawn_and_costs_nothing(graph):
+    began = time.process_time()
+
+    assert draw(*graph) is None
+
+    assert time.process_time() - began < 1
+
+
+def shuttle() -> tuple[list[str], list[tuple[str, str]]]:
+    """As many layers, edges and lanes as are drawn."""
+    over, edges = MAX_LANES, list(CHAIN)
+    for a in range(MAX_NODES - 12):
+        for far in (9, 10):
+            if over >= far:
+                over -= far
+                edges.append((NAMES[a], NAMES[a + far]))
+    return NAMES, edges
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        pytest.param((NAMES, CHAIN), id="a chain"),
+        pytest.param(shuttle(), id="lanes"),
+        pytest.param((NAMES[:80], [(a, b) for a in NAMES[:40] for b in NAMES[40:80]]), id="dense"),
+    ],
+)
+def test_the_largest_that_is_drawn_is_drawn_at_once_and_then_from_memory(graph):
+    began = time.process_time()
+
+    drawing = draw(*graph)
+
+    assert drawing is not None
+    assert len(drawing.boxes) == len(graph[0])
+    assert time.process_time() - began < 3
+    assert draw(*graph) is drawing

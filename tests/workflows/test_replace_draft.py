@@ -13,6 +13,8 @@ from apps.nodes.models import JobVersion
 from apps.nodes.services.jobs import create_job
 from apps.workflows.models import Workflow
 from apps.workflows.services.drafting import (
+    MAX_EDGES,
+    MAX_NODES,
     WholeNode,
     create_workflow,
     delete_workflow,
@@ -206,3 +208,16 @@ def test_statements_do_not_grow_with_the_nodes(count):
         replace_draft(workflow, nodes, pairs, revision=2)
 
     assert len(captured) == 15
+
+
+def test_a_draft_holds_so_many_nodes_and_edges():
+    nodes = [node(f"n{n}") for n in range(MAX_NODES + 1)]
+    pairs = [(f"n{n % 200}", f"n{n // 200 + 500}") for n in range(MAX_EDGES + 1)]
+
+    assert messages(nodes) == [
+        ("nodes", "the workflow has 2,001 nodes; 2,000 are allowed: split it")
+    ]
+    Workflow.objects.all().delete()
+    assert messages(nodes[:-1], pairs) == [
+        ("edges", "the workflow has 10,001 edges; 10,000 are allowed: split it")
+    ]

@@ -8,7 +8,8 @@ from apps.engine.states import NodeState
 from apps.nodes.services.jobs import create_job
 from apps.runs.models import Run
 from apps.workflows.models import Workflow
-from apps.workflows.services.drafting import edit_workflow
+from apps.workflows.services.drafting import WholeNode, edit_workflow, replace_draft
+from apps.workflows.services.publishing import publish
 from tests.factories import by_hand, job, published, workspace
 from tests.html import errors, rows
 from tests.people import member
@@ -250,3 +251,30 @@ def test_a_deleted_workflow_is_gone_and_its_name_free():
 
     assert client.get(f"{FLOWS}{version.workflow_id}/").status_code == 404
     assert rows(client.get(FLOWS).content.decode()) == []
+
+
+def test_a_draft_too_large_to_draw_shows_its_table(flow):
+    nodes = [WholeNode(f"n{n:03}", "etl/clean") for n in range(401)]
+    replace_draft(flow, nodes, [], revision=1)
+
+    html = member().get(f"{FLOWS}{flow.pk}/").content.decode()
+
+    assert "Too large to draw" in html
+    assert "oc-graph" not in html
+    assert len(rows(html)) == 401
+
+
+def test_a_run_too_large_to_draw_shows_its_table(flow):
+    replace_draft(
+        flow,
+        [WholeNode(f"n{n:03}", "etl/clean", queue="root_queue") for n in range(401)],
+        [],
+        revision=1,
+    )
+    run = by_hand(publish(flow, remarks="", user=None))
+
+    html = member().get(f"/w/default/runs/{run.pk}/").content.decode()
+
+    assert "Too large to draw" in html
+    assert 'class="oc-graph' not in html.replace('class="oc-graph-host', "")
+    assert html.count('id="oc-graph-title"') == 1

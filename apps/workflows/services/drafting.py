@@ -36,6 +36,11 @@ SETTINGS = (
 NODE_COLUMNS = ("job_version_number", "retries", "retry_interval_seconds", "timeout_seconds")
 
 
+#: Of one draft.
+MAX_NODES = 2_000
+MAX_EDGES = 10_000
+
+
 @dataclass(frozen=True)
 class NodeSettings:
     """What a person sets on a node. None follows the workflow or the job; a 0 stays."""
@@ -147,6 +152,7 @@ def replace_draft(
 
     Raises Invalid with every fault, those of a node under its name; Conflict.
     """
+    _check_size(len(nodes), len(edges))
     workflow = _locked(workflow, revision)
     queues = {queue.name: queue for queue in workflow.workspace.queues.all()}
     faults: list[FieldFault] = []
@@ -203,6 +209,18 @@ def free_name(wanted: str, taken: Collection[str]) -> str:
     return name
 
 
+def _check_size(nodes: int, edges: int) -> None:
+    """Raises Invalid for more than one workflow may hold, before anything looks at them."""
+    if nodes > MAX_NODES:
+        raise Invalid(
+            f"the workflow has {nodes:,} nodes; {MAX_NODES:,} are allowed: split it", "nodes"
+        )
+    if edges > MAX_EDGES:
+        raise Invalid(
+            f"the workflow has {edges:,} edges; {MAX_EDGES:,} are allowed: split it", "edges"
+        )
+
+
 def _put(row: DraftNode, node: NodeSettings) -> None:
     """Write a node and its upstream edges, if the draft's graph then has no fault."""
     row.queue, row.retries = node.queue, node.retries
@@ -224,6 +242,7 @@ def _put(row: DraftNode, node: NodeSettings) -> None:
             (row.name, below) for below in row.out_edges.values_list("downstream__name", flat=True)
         }
     edges |= {(up, row.name) for up in node.upstream}
+    _check_size(len(keys), len(edges))
     faults = [
         FieldFault("upstream" if fault.node == row.name else "name", fault.message)
         for fault in graph_faults(keys, edges)
