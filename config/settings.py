@@ -237,6 +237,8 @@ LOG_LIMIT_BYTES = int(os.environ.get("RUNYARD_LOG_LIMIT_BYTES", str(1 << 30)))
 #: First of the range of user ids that jobs run as, one per workspace, where the worker is
 #: root. Empty: jobs run as the worker's own user.
 JOB_UID_BASE = int(os.environ.get("RUNYARD_JOB_UID_BASE", "200000"))
+#: Processes and threads that each of these users may have at once on a machine; 0: no limit.
+JOB_PROCESSES = int(os.environ.get("RUNYARD_JOB_PROCESSES", "4096"))
 
 LOGGING = {
     "version": 1,

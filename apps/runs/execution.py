@@ -264,7 +264,14 @@ class Execution:
             # guard knows.
             bench.guard.opening(mark, self.deadline)
             try:
-                child = start(command.argv, env=env, cwd=command.cwd, log=self._handle, uid=uid)
+                child = start(
+                    command.argv,
+                    env=env,
+                    cwd=command.cwd,
+                    log=self._handle,
+                    uid=uid,
+                    processes=settings.JOB_PROCESSES,
+                )
             except OSError:
                 bench.guard.ended(mark)
                 raise
