@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
 
 from apps.core.home import Home
 
@@ -94,11 +95,20 @@ BROKER_URL = os.environ.get("BROKER_URL", "")
 EMBEDDED_DATABASE = not DATABASE_URL
 EMBEDDED_BROKER = not BROKER_URL
 
-DATABASES = {
-    "default": dj_database_url.parse(
+try:
+    _database = dj_database_url.parse(
         DATABASE_URL or f"postgres://runyard@{quote(str(HOME.sockets), safe='')}/runyard"
     )
-}
+    if _database["ENGINE"] != "django.db.backends.postgresql":
+        raise ValueError
+except ValueError:
+    # Without the URL, which may hold a password.
+    raise ImproperlyConfigured(
+        "DATABASE_URL is no address of a PostgreSQL database; write it as "
+        "postgres://user:password@host:5432/name, other characters than letters and digits in the "
+        "password as %40 and the like"
+    ) from None
+DATABASES = {"default": _database}
 if ROLE == "web":
     # Under ASGI every request would open a connection without it (6.3 ms against 2.7 ms).
     DATABASES["default"]["CONN_MAX_AGE"] = 0
@@ -110,6 +120,22 @@ if ROLE == "web":
 else:
     DATABASES["default"]["CONN_MAX_AGE"] = None
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+
+#: What the server ends by itself, so that one process that hangs does not stop the others: a
+#: wait for a lock, a statement, and a transaction in which nothing more is said (below a lease:
+#: it may hold the row of a node that runs). A command has no limit: migrations and reports
+#: take their time.
+_LIMITS = {
+    "web": {"lock_timeout": 10, "statement_timeout": 30},
+    "worker": {"lock_timeout": 10, "statement_timeout": 60},
+    "beat": {"lock_timeout": 10, "statement_timeout": 60},
+}
+if ROLE in _LIMITS:
+    _limits = {**_LIMITS[ROLE], "idle_in_transaction_session_timeout": 20}
+    _options = DATABASES["default"].setdefault("OPTIONS", {})
+    # What DATABASE_URL says comes last, and counts.
+    _said = [f"-c {name}={seconds}s" for name, seconds in _limits.items()]
+    _options["options"] = " ".join([*_said, _options.get("options", "")]).strip()
 
 if EMBEDDED_BROKER:
     BROKER_URL = f"redis+socket://{HOME.sockets / 'valkey.sock'}?virtual_host=0"
@@ -211,6 +237,8 @@ LOG_LIMIT_BYTES = int(os.environ.get("RUNYARD_LOG_LIMIT_BYTES", str(1 << 30)))
 #: First of the range of user ids that jobs run as, one per workspace, where the worker is
 #: root. Empty: jobs run as the worker's own user.
 JOB_UID_BASE = int(os.environ.get("RUNYARD_JOB_UID_BASE", "200000"))
+#: Processes and threads that each of these users may have at once on a machine; 0: no limit.
+JOB_PROCESSES = int(os.environ.get("RUNYARD_JOB_PROCESSES", "4096"))
 
 LOGGING = {
     "version": 1,

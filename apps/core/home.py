@@ -80,7 +80,7 @@ class Home:
 
     @property
     def java(self) -> Path:
-        """Launchers for a Java that lacks a module Spark asks for."""
+        """What Spark and its Java lack on this machine: a launcher, files of Spark's UI."""
         return self.path / "java"
 
     @property

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -27,6 +30,25 @@ from pathlib import Path
 #: processes are found again. The first alone would also match another home's children.
 ATTEMPT = "RUNYARD_ATTEMPT"
 WORKER = "RUNYARD_WORKER"
+
+#: The job's environment, in its folder, where it runs as a user of its own.
+ENVIRONMENT = ".environment"
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SH = "/bin/sh"
+_SETPRIV = shutil.which("setpriv", path=_PATH)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+#: What runs between the switch to the job's user and the job. Its first argument says how many
+#: processes that user may have; shells do not agree on the letter.
+_AFTER_SWITCH = """\
+echo 500 2>&- > /proc/self/oom_score_adj
+ulimit -c 0 2>&-
+if [ "$1" != 0 ]; then ulimit -p "$1" 2>&- || ulimit -u "$1" 2>&-; fi
+shift
+. ./.environment || exit
+exec "$@"
+"""
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
@@ -65,7 +87,7 @@ def probe(
         return Identity(None, "RUNYARD_JOB_UID_BASE is 0: jobs run as the worker's own user")
     if os.geteuid() != 0:
         return Identity(None, "the worker does not run as root, so it cannot switch users")
-    if shutil.which("setpriv") is None:
+    if _SETPRIV is None:
         return Identity(None, "the program setpriv (package util-linux) is not installed")
     for folder in folders:
         folder.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -80,7 +102,7 @@ def probe(
             ]:
                 arguments = [str(mine), interpreter, str(installed)]
                 tried = subprocess.run(
-                    as_user(base, ["/bin/sh", "-c", script, "sh", *arguments]),
+                    as_user(base, [_SH, "-c", script, "sh", *arguments]),
                     stdin=subprocess.DEVNULL,
                     capture_output=True,
                     env=base_environment(),
@@ -99,18 +121,19 @@ def as_user(uid: int | None, argv: Sequence[str]) -> list[str]:
     """`argv` run by user `uid`, with no group but its own and no way to gain rights.
 
     By an exec of setpriv: `user=` and `preexec_fn` of Popen would fork the whole worker,
-    26 ms at 460 MB.
+    26 ms at 460 MB. As setpriv is root until then, its environment must not be a job's: with
+    LD_PRELOAD it would run the job's code.
     """
     if uid is None:
         return list(argv)
-    switch = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    switch = [_SETPRIV or "setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
     return [*switch, "--no-new-privs", "--", *argv]
 
 
 def base_environment() -> dict[str, str]:
     """What every child's environment starts from. Nothing of the worker's own is in it."""
     return {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": _PATH,
         "LANG": "C.UTF-8",
         "LC_ALL": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
@@ -159,22 +182,64 @@ def start(
     cwd: Path,
     log: int,
     uid: int | None = None,
+    processes: int = 0,
 ) -> Child:
     """Start a child in a session of its own, both its outputs going to the descriptor `log`.
 
-    Raises OSError if it cannot be executed; then there is no child.
+    As user `uid` it gets its environment after the switch, from a file in `cwd`, and that user
+    may have `processes` processes at once (0: no limit). Raises OSError if it cannot be
+    executed; then there is no child.
     """
-    return Child(
-        subprocess.Popen(
-            as_user(uid, argv),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=dict(env),
-            cwd=cwd,
-            start_new_session=True,
-        )
+    given = dict(env)
+    if uid is not None:
+        _write_environment(cwd, given, uid)
+        argv = as_user(uid, [_SH, "-c", _AFTER_SWITCH, "sh", str(processes), *argv])
+        given = _clean(given)
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=given,
+        cwd=cwd,
+        start_new_session=True,
     )
+    if uid is None:
+        # When memory runs out, the job goes before the worker. No matter where there is no such
+        # file, or the job is over already.
+        with (
+            contextlib.suppress(OSError),
+            open(f"/proc/{process.pid}/oom_score_adj", "wb", buffering=0) as file,
+        ):
+            file.write(b"500")
+    return Child(process)
+
+
+def _clean(env: Mapping[str, str]) -> dict[str, str]:
+    """What setpriv gets while it is root: of the job's environment, what is ours in it."""
+    marks = {name: env[name] for name in (ATTEMPT, WORKER) if name in env}
+    return {"PATH": _PATH, "LC_ALL": "C.UTF-8", **marks}
+
+
+def _write_environment(folder: Path, env: Mapping[str, str], uid: int) -> None:
+    """Write the file from which the shell takes the job's environment, for its user alone.
+
+    A file, for everyone can read arguments. The folder is the job's user's already.
+    """
+    lines = ["unset PWD OLDPWD SHLVL", *(f"unset {name}" for name in _clean(env))]
+    for name, value in env.items():
+        if not _NAME.fullmatch(name) or "\0" in value:
+            raise OSError(errno.EINVAL, f"the variable {name!r} cannot be set")
+        lines.append(f"export {name}={shlex.quote(value)}")
+    inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(ENVIRONMENT, flags, 0o600, dir_fd=inside), "wb") as file:
+            file.write(os.fsencode("\n".join(lines) + "\n"))
+            file.flush()
+            os.fchown(file.fileno(), uid, uid)
+    finally:
+        os.close(inside)
 
 
 def exit_reason(code: int) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import re
+import secrets
+import shutil
 import socket
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -102,7 +106,7 @@ def find_spark(environ: Mapping[str, str], java_folder: Path) -> Spark:
 
     `environ` is the worker's own environment: RUNYARD_SPARK_HOME names a Spark other than the
     one of the wheel `pyspark`, RUNYARD_JAVA a Java (see java.py). `java_folder` is where
-    find_java may put a launcher. Raises CannotStart, which says what to install.
+    what they lack may be put. Raises CannotStart, which says what to install.
     """
     if named := environ.get("RUNYARD_SPARK_HOME"):
         home, source = Path(named), f"RUNYARD_SPARK_HOME={named}"
@@ -119,7 +123,40 @@ def find_spark(environ: Mapping[str, str], java_folder: Path) -> Spark:
         raise CannotStart(f"{source} is no Spark: bin/spark-submit or jars is missing")
     java = find_java(environ, java_folder)
     cluster = ("HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_CONF_DIR", "KUBECONFIG", "KRB5_CONFIG")
-    return Spark(home, java.home, {name: environ[name] for name in cluster if environ.get(name)})
+    return Spark(
+        home,
+        java.home,
+        {name: environ[name] for name in cluster if environ.get(name)},
+        _unpacked_ui(home, java_folder),
+    )
+
+
+def _unpacked_ui(home: Path, folder: Path) -> str:
+    """A folder with the style and pictures of Spark's UI, where it cannot read them in its JARs.
+
+    Its Jetty opens no JAR whose path has letters beyond ASCII: each session logs stacks of "Bad
+    escape", and the UI comes without style. The JVM follows links, so that no other name of the
+    place helps; but Jetty does read folders. "" where there is no need.
+    """
+    jars = (home / "jars").resolve()
+    if str(jars).isascii():
+        return ""
+    found = sorted(jars.glob("spark-*.jar"))
+    state = "\n".join(f"{jar} {jar.stat().st_mtime_ns}" for jar in found)
+    place = folder.absolute() / f"ui-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
+    if not place.is_dir():
+        new = folder.absolute() / f"ui.{secrets.token_hex(4)}"
+        for jar in found:
+            with zipfile.ZipFile(jar) as packed:
+                packed.extractall(
+                    new, [name for name in packed.namelist() if "/ui/static/" in name]
+                )
+        try:
+            # Renamed into place, so that nobody ever reads half of it.
+            new.rename(place)
+        except OSError:  # another worker was first
+            shutil.rmtree(new)
+    return str(place)
 
 
 # --- sizes ----------------------------------------------------------------------------------
@@ -255,6 +292,8 @@ def spark_submit(
         "spark.ui.port": "0",
         "spark.ui.killEnabled": "false",
     }
+    if spark.class_path:
+        conf["spark.driver.extraClassPath"] = spark.class_path
     if local:
         conf |= {
             # Works without a network, and opens no port to it.

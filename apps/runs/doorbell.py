@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 
 from celery import current_app
+from django.conf import settings
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
@@ -22,7 +23,7 @@ def ring(bells: Mapping[int, int], *, passed: int = 0) -> None:
     """
     try:
         for queue_id, n in bells.items():
-            for _ in range(n):
+            for _ in range(min(n, 2 * settings.WORKER_SLOTS)):  # who is woken wakes further
                 current_app.send_task("runs.execute", args=[queue_id, passed], ignore_result=True)
     except (OperationalError, OSError) as error:
         log.warning("no ring: the broker does not answer (%s); workers look every 2 s", error)

@@ -49,8 +49,9 @@ logger = logging.getLogger(__name__)
 
 #: How much of a failed log's end is searched for the line that says why.
 _ERROR_BYTES = 64 * 1024
-#: Read of a log at one look. Of what a job prints faster, lines may go uncounted.
-_LOOK_BYTES = 256 << 20
+#: Read of a log at one look, and at its end. Of what a job prints faster, lines go uncounted.
+_LOOK_BYTES = 32 << 20
+_LAST_LOOK_BYTES = 256 << 20
 #: With less room than this the disk of the logs counts as full.
 _FULL_BYTES = 1 << 20
 
@@ -115,6 +116,8 @@ class Execution:
         self._handle = -1
         self._reader: Reader | None = None
         self._trace: SparkTrace | None = None
+        #: Whether its log's middle could not be left out; said once.
+        self._is_uncut = False
 
     # --- by the slot ------------------------------------------------------------------------
 
@@ -261,7 +264,14 @@ class Execution:
             # guard knows.
             bench.guard.opening(mark, self.deadline)
             try:
-                child = start(command.argv, env=env, cwd=command.cwd, log=self._handle, uid=uid)
+                child = start(
+                    command.argv,
+                    env=env,
+                    cwd=command.cwd,
+                    log=self._handle,
+                    uid=uid,
+                    processes=settings.JOB_PROCESSES,
+                )
             except OSError:
                 bench.guard.ended(mark)
                 raise
@@ -328,14 +338,16 @@ class Execution:
         size = lines = 0
         tail = error = ""
         if self._handle >= 0 and self._log is not None:
-            with self._reading:
-                reader = self._reader = self._reader or Reader(self._handle)
-                reader.advance()
-                self._log.keep_ends(self._handle, settings.LOG_LIMIT_BYTES)
-                size, lines = reader.position, reader.lines
-            tail = self._end_of_log(size, TAIL_BYTES)
-            if state in (NodeState.FAILED, NodeState.RETRYING):
-                error = last_error_line(self._end_of_log(size, _ERROR_BYTES))
+            try:
+                with self._reading:
+                    reader = self._reader = self._reader or Reader(self._handle)
+                    self._read_on(reader, _LAST_LOOK_BYTES)
+                    size, lines = os.fstat(self._handle).st_size, reader.lines
+                tail = self._end_of_log(size, TAIL_BYTES)
+                if state in (NodeState.FAILED, NodeState.RETRYING):
+                    error = last_error_line(self._end_of_log(size, _ERROR_BYTES))
+            except Exception:  # how the attempt ended is known, and counts for more
+                logger.exception("attempt %s: its log cannot be read", self.mine.mark)
         return Outcome(
             state=state,
             exit_code=code,
@@ -346,6 +358,20 @@ class Execution:
             log_tail=tail,
             error_line=error,
         )
+
+    def _read_on(self, reader: Reader, most: int) -> None:
+        """Read on, and leave out the middle of a log that is too long. The caller is alone.
+
+        Nothing that a disk or a job does to the log's files ends anything but this.
+        """
+        assert self._log is not None
+        try:
+            self._log.keep_ends(self._handle, settings.LOG_LIMIT_BYTES)
+        except (OSError, ValueError) as error:
+            if not self._is_uncut:
+                logger.warning("attempt %s: its log is not cut: %s", self.mine.mark, error)
+            self._is_uncut = True
+        reader.advance(most)
 
     def _end_of_log(self, size: int, limit: int) -> str:
         data = os.pread(self._handle, limit, max(size - limit, 0))
@@ -371,10 +397,13 @@ class Execution:
                 self._child.signal(signal.SIGKILL)
         if timed_out:
             self.end(NodeState.FAILED, f"timed out after {self.mine.timeout_seconds} s")
-        with self._reading:
-            if self._reader is not None and self._log is not None:
-                self._reader.advance(_LOOK_BYTES)
-                self._log.keep_ends(self._handle, settings.LOG_LIMIT_BYTES)
+        # Where the slot is reading, nothing is left for us to do.
+        if self._reading.acquire(blocking=False):
+            try:
+                if self._reader is not None:
+                    self._read_on(self._reader, _LOOK_BYTES)
+            finally:
+                self._reading.release()
 
     def end(self, state: NodeState, why: str) -> None:
         """Have the child end, now politely, after the grace by force. The first reason counts."""

@@ -33,6 +33,7 @@ TAIL_BYTES = 4096
 #: File systems free whole blocks only.
 _BLOCK = 4096
 _CHUNK = 1 << 20
+_NOTHING = bytes(_CHUNK)
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1  # fallocate(2)
 
@@ -198,18 +199,33 @@ class Reader:
         """Lines so far; one without an end counts."""
         return self._newlines + (self._last != b"\n")
 
-    def advance(self, most: int | None = None) -> None:
-        """Read what is new, `most` bytes at a time: a child may write faster than we read."""
-        until = None if most is None else self.position + most
-        while until is None or self.position < until:
+    def advance(self, most: int) -> None:
+        """Read what is new, `most` bytes of it: a child may write faster than we read."""
+        while most > 0:
             data = os.pread(self.handle, _CHUNK, self.position)
+            if data == _NOTHING and self._skip_hole():
+                continue
             self.position += len(data)
+            most -= len(data)
             self._newlines += data.count(b"\n")
             self._last = data[-1:] or self._last
             if self.each is not None:
                 self.each(data)
             if len(data) < _CHUNK:
                 return  # the end, but for what came this very moment
+
+    def _skip_hole(self) -> bool:
+        """Go on to where something is written: a job can make terabytes of nothing at once.
+
+        The handle's offset moves. Nobody has use for it: we say where we read, and writers
+        append.
+        """
+        try:
+            found = os.lseek(self.handle, self.position, os.SEEK_DATA)
+        except OSError:  # nothing more, or no file system that knows its holes
+            found = os.fstat(self.handle).st_size
+        before, self.position = self.position, max(found, self.position)
+        return found > before
 
 
 def _punch(handle: int, offset: int, length: int) -> None:

@@ -66,6 +66,10 @@ class Run(models.Model):
     timeout_seconds = models.PositiveIntegerField(null=True)
     #: Parameters given at launch; they win over the job's.
     parameters = models.JSONField(default=dict)
+    #: Chosen for every node at launch; None where each keeps its own.
+    queue = models.ForeignKey(
+        ResourceQueue, models.SET_NULL, null=True, related_name="+", db_index=False
+    )
     remarks = models.TextField(blank=True)
     rerun_of = models.ForeignKey("self", models.SET_NULL, null=True, related_name="reruns")
 
@@ -85,6 +89,9 @@ class Run(models.Model):
     created_at = models.DateTimeField(db_default=Now())
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
+    #: When it was over and a rerun or a set-to-success opened it again: its timeout and its
+    #: failures count from then on.
+    reopened_at = models.DateTimeField(null=True)
 
     objects = InWorkspaceQuerySet.as_manager()
 

@@ -323,8 +323,8 @@ def _why(
     return "" if shown.attempts else node.reason
 
 
-#: Marks of the time axis.
-TICKS = 5
+#: Marks of the time axis: as many as have room side by side on a phone.
+TICKS = 4
 
 
 def _gantt(run: Run, nodes: list[NodeShown], now: datetime) -> list[tuple[float, str]]:
@@ -353,14 +353,19 @@ def _gantt(run: Run, nodes: list[NodeShown], now: datetime) -> list[tuple[float,
                 shown.pieces.append(piece("pause", previous.ended_at, attempt.started_at))
             shown.pieces.append(piece(attempt.state, attempt.started_at, attempt.ended_at or now))
             previous = attempt
-    form = "%H:%M" if whole >= 300 else "%H:%M:%S"
-    return [
-        (
-            1000 * n / TICKS,
-            timezone.localtime(first + timedelta(seconds=whole * n / TICKS)).strftime(form),
-        )
-        for n in range(TICKS)
-    ]
+    return _ticks(first, whole)
+
+
+def _ticks(first: datetime, seconds: float) -> list[tuple[float, str]]:
+    """The axis. Marks that would read like the one before are left out."""
+    form = "%H:%M" if seconds >= 300 else "%H:%M:%S"
+    ticks: list[tuple[float, str]] = []
+    for n in range(TICKS):
+        at = first + timedelta(seconds=seconds * n / TICKS)
+        text = timezone.localtime(at).strftime(form)
+        if not ticks or ticks[-1][1] != text:
+            ticks.append((1000 * n / TICKS, text))
+    return ticks
 
 
 def _trouble(

@@ -65,6 +65,8 @@ _LOOK_SECONDS = 2.0
 #: A full worker hands a bell on so many times, and so often at most; another may have room.
 _PASSES = 3
 _PASS_SECONDS = 0.1
+#: What the thread that renews leases waits for a lock. All that it holds waits with it.
+_LOCK_SECONDS = 2
 #: A worker's folder in which no life was shown for so long belongs to nobody any more.
 _SILENT_SECONDS = 86_400
 #: What a child gets between SIGTERM and SIGKILL when its worker ends.
@@ -98,6 +100,8 @@ class Worker:
         self._requests: set[UUID] = set()
         #: Rows under this worker's name that nobody here holds -> requests open at first sight.
         self._suspects: dict[tuple[int, int], frozenset[UUID]] = {}
+        #: Whether leases could not be renewed because someone had locked their rows.
+        self._some_locked = False
         self._ticking = threading.Lock()
         self._closed = threading.Event()
         self._keepers: list[threading.Thread] = []
@@ -330,9 +334,11 @@ class Worker:
 
     def _keep(self) -> None:
         """Renew, ask who shall stop, look for work, see that someone ticks."""
+        _give_up_on_locks_after(_LOCK_SECONDS)
         beat = settings.LEASE_SECONDS / 6
+        renew_leases = Duty(beat, self._renew)
         duties = [
-            Duty(beat, self._renew),
+            renew_leases,
             Duty(1.0, self._obey),
             Duty(1.0, self._save_news),
             Duty(_LOOK_SECONDS, self._look_for_work),
@@ -344,10 +350,13 @@ class Worker:
                 if duty.is_due():
                     with self._quiet(duty.do.__name__):
                         duty.do()
+            if self._some_locked:
+                renew_leases.hasten()
         connection.close()
 
     def _renew(self) -> None:
         """Push on the leases of exactly what is held. What the database does not know is lost."""
+        self._some_locked = False
         held = self._all_held()
         if not held:
             return
@@ -357,14 +366,18 @@ class Worker:
         renewed = []
         for each in held:
             answer = answers.get((each.mine.node_run_id, each.mine.attempt))
-            if answer is not None:
+            if answer is None:
+                if self._held.get(each.mine.mark) is each:
+                    # Or just finished: then there is no child, and the word is not read.
+                    each.lose()
+                continue
+            if answer.lease_until is None:
+                self._some_locked = True
+            else:
                 each.renewed(deadline)
                 renewed.append(each.mine.mark)
-                if answer.stop:
-                    _stop(each, answer.stop)
-            elif self._held.get(each.mine.mark) is each:
-                # Or just finished: then there is no child, and the word is not read.
-                each.lose()
+            if answer.stop:
+                _stop(each, answer.stop)
         self.guard.renewed(renewed, deadline)
 
     def _obey(self) -> None:
@@ -453,6 +466,10 @@ class Duty:
         self._next = at + self.seconds
         return True
 
+    def hasten(self) -> None:
+        """Let it be due at the next look."""
+        self._next = 0.0
+
 
 class Seat:
     """A worker's own folder below `work`, and the sign that it lives: a lock held on it.
@@ -523,6 +540,14 @@ def find_identity() -> Identity:
     if identity.base is None:
         home.path.chmod(mode)
     return identity
+
+
+def _give_up_on_locks_after(seconds: int) -> None:
+    """For each statement of this thread, over whatever connection. Call it before the first."""
+    own = connection.settings_dict
+    options = own.get("OPTIONS", {})
+    said = f"{options.get('options', '')} -c lock_timeout={seconds}s".strip()
+    connection.settings_dict = {**own, "OPTIONS": {**options, "options": said}}
 
 
 def _stop(held: Execution, state: str) -> None:

@@ -68,7 +68,7 @@ def test_up_serves_restarts_what_dies_and_leaves_no_process(up, fresh_home):
     second = manage(fresh_home, "up", "--port", "0")
     assert (second.returncode, second.stdout) == (1, "")
     assert second.stderr == (
-        f"CommandError: Runyard already runs on {fresh_home.path} at {it.address} "
+        f"runyard: Runyard already runs on {fresh_home.path} at {it.address} "
         f"(process {it.process.pid})\n"
     )
 
@@ -187,7 +187,7 @@ def test_taken_port_is_said_before_anything_starts(fresh_home):
 
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr == (
-        f"CommandError: cannot listen at 127.0.0.1 port {port} (Address already in use); choose "
+        f"runyard: cannot listen at 127.0.0.1 port {port} (Address already in use); choose "
         "another one with --host and --port, or RUNYARD_HOST and RUNYARD_PORT\n"
     )
     assert not fresh_home.database.exists()

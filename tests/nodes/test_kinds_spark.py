@@ -188,6 +188,46 @@ sys.exit(7)
     )
 
 
+def link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copyfile(source, target)
+
+
+def test_spark_below_a_folder_with_an_umlaut_is_quiet_and_shows_its_ui(tmp_path, machine):
+    home = tmp_path / "Müller" / "spark"
+    for part in ("bin", "jars", "python"):
+        if (machine.home / part).is_dir():
+            shutil.copytree(machine.home / part, home / part, copy_function=link_or_copy)
+    # Links keep the rights of the programs; copies do not.
+    for program in (home / "bin").iterdir():
+        program.chmod(0o755)
+    environ = {**os.environ, "RUNYARD_SPARK_HOME": str(home)}
+    spark = find_spark(environ, tmp_path / FOLDER / "java")
+    assert find_spark(environ, tmp_path / FOLDER / "java") == spark
+    content = """
+from urllib.request import urlopen
+from pyspark.sql import SparkSession
+
+session = SparkSession.builder.getOrCreate()
+session.sql("SELECT 1").collect()
+ui = session.sparkContext.uiWebUrl
+for path in ("/static/webui.css", "/static/sql/spark-sql-viz.css"):
+    with urlopen(ui + path) as answer:
+        print(f"ui <{path} {answer.status}>")
+"""
+
+    ended = run("pyspark", {"content": content}, context(tmp_path / FOLDER, spark=spark))
+
+    assert ended.status == 0, ended.log
+    assert told(ended.log, "ui") == ["/static/webui.css 200", "/static/sql/spark-sql-viz.css 200"]
+    assert [
+        line for line in ended.log.splitlines() if " WARN " in line or "Bad escape" in line
+    ] == []
+    assert len(list((tmp_path / FOLDER / "java").glob("ui*"))) == 1
+
+
 def test_broken_pyspark_script_ends_with_its_traceback(tmp_path, machine):
     ended = run("pyspark", {"content": "print(flights)"}, context(tmp_path, spark=machine))
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -298,6 +299,115 @@ def test_job_of_one_workspace_can_read_neither_the_workers_nor_anothers_folder(t
         "of 2",
     ]
     assert len(printed.splitlines()) == 6
+
+
+@pytest.fixture
+def jobs_folder(tmp_path) -> Path:
+    """The folder of an attempt that runs as user 200001."""
+    open_all(tmp_path)
+    folder = tmp_path / "job"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 200_001, 200_001)
+    return folder
+
+
+@needs_root
+def test_no_variable_of_a_job_acts_before_its_user_is_the_jobs(jobs_folder, tmp_path):
+    """A library that LD_PRELOAD names says as whom it was loaded."""
+    source, library = tmp_path / "who.c", tmp_path / "who.so"
+    source.write_text(
+        "#include <stdio.h>\n#include <unistd.h>\n"
+        "__attribute__((constructor)) static void who(void)"
+        '{ char line[20]; write(2, line, sprintf(line, "as %d\\n", geteuid())); }\n'
+    )
+    compiler = shutil.which("cc") or pytest.skip("no C compiler")
+    subprocess.run([compiler, "-w", "-shared", "-fPIC", "-o", library, source], check=True)
+    library.chmod(0o755)
+
+    code, printed = run("exit 4", jobs_folder, env={"LD_PRELOAD": str(library)}, uid=200_001)
+
+    assert (code, printed) == (4, "as 200001\n")
+
+
+@needs_root
+def test_setpriv_loads_nothing_that_a_job_names(jobs_folder):
+    env = {"LD_PRELOAD": "/no/such.so"}
+
+    _, printed = run("exit 0", jobs_folder, env=env, uid=200_001)
+
+    # Only the job's own shell says it; the switch and what follows it do not.
+    assert printed.count("/no/such.so") == 1
+
+
+@needs_root
+def test_user_of_its_own_gets_the_same_environment_whatever_is_in_it(jobs_folder):
+    odd = "".join(map(chr, range(1, 0x180))) + "'; touch hacked; $(id) `id` \\\n\n"
+    env = {"A": odd, "empty": "", "IFS": "x", "_b1": "\n", "RUNYARD_ATTEMPT": "1.1"}
+
+    log = os.open(jobs_folder / "log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    child = process.start(
+        ["cat", "/proc/self/environ"],
+        env=process.base_environment() | env,
+        cwd=jobs_folder,
+        log=log,
+        uid=200_001,
+    )
+    os.close(log)
+    child.wait()
+
+    assert child.reap() == 0
+    entries = (jobs_folder / "log").read_bytes().decode().split("\0")
+    assert sorted(entries) == sorted(
+        ["", *(f"{name}={value}" for name, value in (process.base_environment() | env).items())]
+    )
+    assert sorted(each.name for each in jobs_folder.iterdir()) == [".environment", "log"]
+    about = (jobs_folder / ".environment").stat()
+    assert (about.st_mode & 0o777, about.st_uid) == (0o600, 200_001)
+
+
+@needs_root
+@pytest.mark.parametrize("env", [{"a b": "1"}, {"a;id": "1"}, {"a": "1\0"}, {"ä": "1"}])
+def test_variable_that_no_shell_can_set_is_refused(jobs_folder, env):
+    with pytest.raises(OSError, match="cannot be set"):
+        run("exit 0", jobs_folder, env=env, uid=200_001)
+
+
+@needs_root
+def test_environment_goes_through_no_link(jobs_folder, tmp_path):
+    (jobs_folder / ".environment").symlink_to(tmp_path / "victim")
+
+    with pytest.raises(FileExistsError):
+        run("exit 0", jobs_folder, uid=200_001)
+
+    assert not (tmp_path / "victim").exists()
+
+
+@needs_root
+def test_user_of_its_own_may_have_so_many_processes_and_leaves_no_core(jobs_folder):
+    log = os.open(jobs_folder / "log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    child = process.start(
+        ["/bin/cat", "/proc/self/limits", "/proc/self/oom_score_adj"],
+        env=process.base_environment(),
+        cwd=jobs_folder,
+        log=log,
+        uid=200_001,
+        processes=77,
+    )
+    os.close(log)
+    child.wait()
+    assert child.reap() == 0
+
+    lines = (jobs_folder / "log").read_text().splitlines()
+    limits = {line[:26].strip(): line[26:].split()[:2] for line in lines}
+    assert limits["Max processes"] == ["77", "77"]
+    assert limits["Max core file size"] == ["0", "0"]
+    assert lines[-1] == "500"
+
+
+def test_child_goes_before_the_worker_when_memory_runs_out(tmp_path):
+    script = "until read score < /proc/$$/oom_score_adj && [ $score = 500 ]; do :; done"
+
+    assert run(script, tmp_path) == (0, "")
 
 
 def interpreter(folder: Path) -> str:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
+import threading
 from uuid import uuid4
 
 import pytest
+from django.db import connection, transaction
 
 from apps.engine.states import NodeState, RunState
 from apps.runs.models import NodeRun
 from apps.runs.services.hot_path import Claim, Outcome, claim, finish, renew
+from apps.workspaces.models import ResourceQueue
 from tests.factories import by_hand, chain, published, workspace
 
 SUCCEEDED = Outcome(NodeState.SUCCEEDED, exit_code=0)
@@ -183,3 +190,77 @@ def test_renewal_pushes_on_what_is_held_and_tells_what_is_lost():
 
     assert list(renewed) == [(first.node_run_id, 1)]
     assert renewed[first.node_run_id, 1].stop == ""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_renewal_waits_for_no_lock_and_tells_locked_from_lost():
+    by_hand(published("a", "b", "c"))
+    first, second, third = take(), take(), take()
+    end(third)
+    found: dict = {}
+
+    def renew_elsewhere() -> None:
+        found.update(renew(ME, [first, second, third]))
+        connection.close()
+
+    with transaction.atomic():
+        NodeRun.objects.select_for_update(no_key=True).get(pk=first.node_run_id)
+        other = threading.Thread(target=renew_elsewhere)
+        other.start()
+        other.join(timeout=10)
+        assert not other.is_alive()
+
+    assert {pk: each.lease_until is None for (pk, _), each in found.items()} == {
+        first.node_run_id: True,
+        second.node_run_id: False,
+    }
+
+
+def test_node_that_becomes_ready_in_another_queue_rings_there():
+    other = ResourceQueue.objects.create(
+        workspace=workspace(), name="other", capacity=1000, production=True
+    )
+    version = published("a", "b", "c", edges=[("a", "b")], name="two_queues")
+    version.graph["nodes"][1]["queue"] = other.pk
+    version.save()
+    by_hand(version)
+
+    done = end(take())
+
+    assert (done.next.key, done.bells.get(other.pk)) == ("c", 1)
+
+
+def test_nodes_larger_than_the_whole_queue_hold_back_nobody():
+    by_hand(published(*[f"n{i:02}" for i in range(55)], name="big"))
+    NodeRun.objects.update(demand=100_000_000)
+    by_hand(published("small", name="small"))
+
+    assert take().key == "small"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("role", "said"),
+    [
+        pytest.param("web", ["10s", "30s", "20s"], id="web"),
+        pytest.param("worker", ["10s", "1min", "20s"], id="worker"),
+        pytest.param("command", ["0", "0", "0"], id="a command takes its time"),
+    ],
+)
+def test_server_ends_what_hangs_in_a_service(role, said):
+    show = """
+        import django; django.setup()
+        from django.db import connection
+        for limit in "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout":
+            with connection.cursor() as cursor:
+                cursor.execute(f"SHOW {limit}"); print(cursor.fetchone()[0])
+    """
+    shown = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(show)],
+        env={**os.environ, "RUNYARD_ROLE": role, "DJANGO_SETTINGS_MODULE": "config.settings"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert shown.stdout.split() == said

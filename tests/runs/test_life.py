@@ -10,16 +10,24 @@ from django.utils import timezone
 
 from apps.core.errors import Conflict
 from apps.engine.retry import LOSSES_ALLOWED
-from apps.engine.states import By, IllegalMove, NodeState, RunState, Trigger
+from apps.engine.states import By, Hold, IllegalMove, NodeState, RunState, Trigger
 from apps.nodes.services.jobs import publish_job, save_draft
 from apps.runs.models import Attempt, NodeRun, Pulse, Run
-from apps.runs.services.advance import advance
+from apps.runs.services.advance import advance, cut_off
 from apps.runs.services.hot_path import Outcome, asked_to_stop, claim, finish
 from apps.runs.services.launch import launch
 from apps.runs.services.moves import move
-from apps.runs.services.rerun import newer_jobs, rerun, rerun_failed, rerun_failed_anew
+from apps.runs.services.rerun import (
+    newer_jobs,
+    rerun,
+    rerun_failed,
+    rerun_failed_anew,
+    rerun_nodes,
+)
 from apps.runs.services.stop import stop_node, stop_run
+from apps.runs.services.success import set_success
 from apps.runs.services.sweep import hand_back, pulse_is_old, tick
+from apps.workspaces.models import ResourceQueue
 from tests.factories import by_hand, chain, job, published, workspace
 
 SUCCEEDED = Outcome(NodeState.SUCCEEDED, exit_code=0)
@@ -166,9 +174,9 @@ def test_whole_rerun_is_a_new_run_of_the_same_cycle():
 def test_strategy_end_cuts_off_the_rest():
     run = by_hand(published("a", "b", "c", strategy="end"))
     first, second = take(), take()
-    done = end(first, FAILED, take=False)
+    done = end(first, FAILED)
 
-    assert done.needs_advance is True
+    assert (done.next, done.needs_advance) == (None, True)
     advance(run.pk)
 
     assert states(run) == "failed running cancelled"
@@ -344,3 +352,105 @@ def test_rerun_of_a_jobs_own_run_takes_what_was_published_since():
     again = rerun(run, user=None)
 
     assert again.nodes.get().job_version == fixed
+
+
+def test_rerun_of_a_late_run_has_its_whole_time_again():
+    run = by_hand(published("a", timeout_seconds=60))
+    mine = take()
+    Run.objects.update(started_at=timezone.now() - timedelta(seconds=61))
+    tick()
+    end(mine, Outcome(NodeState.CANCELLED))
+    rerun_failed(run, user=None)
+
+    tick()
+
+    assert states(run) == "queued"
+
+
+def test_rerun_of_one_node_under_strategy_end_is_not_cut_off_by_an_old_failure():
+    run = by_hand(published("a", "b", strategy="end"))
+    first, second = take(), take()
+    end(first, FAILED)
+    end(second, FAILED)
+    advance(run.pk)
+
+    rerun_nodes(run, ["a"], user=None)
+    tick()
+
+    assert states(run) == "queued failed"
+    end(take(), FAILED)
+    run.refresh_from_db()
+    assert run.state == RunState.FAILED
+
+
+def test_set_to_success_heeds_what_a_rerun_left_out():
+    #   b ─→ c ←─ d: c and d are rerun, b's failure is passed over
+    run = by_hand(published("b", "d", "c", edges=[("b", "c"), ("d", "c")]))
+    first, second = take(), take()
+    end(first, FAILED)
+    end(second, FAILED)
+    rerun_nodes(run, ["c", "d"], user=None)
+    assert states(run) == "failed queued pending"
+
+    set_success(run.nodes.get(key="d"), reason="known", user=None)
+
+    assert states(run) == "failed succeeded queued"
+
+
+def test_stop_by_a_person_is_not_turned_into_the_engines_cancel():
+    run = by_hand(published("a"))
+    mine = take()
+    stop_run(run, user=None)
+
+    cut_off(run.pk, Hold.CANCELLED, note="late")
+
+    assert list(asked_to_stop(ME).values()) == ["stopped"]
+    end(mine, STOPPED)
+    run.refresh_from_db()
+    assert run.state == RunState.STOPPED
+
+
+def test_sweep_ends_what_stands_ready_in_a_run_that_is_being_stopped():
+    run = by_hand(published("a", "b"))
+    take()
+    stop_run(run, user=None)
+    # As a rerun, or a hand-back, that met the stop may leave it.
+    NodeRun.objects.filter(key="b").update(state="pending", need=0, ended_at=None)
+    Run.objects.update(open=2, stopped=0)
+
+    tick()
+
+    assert states(run) == "running stopped"
+
+
+def test_sweep_goes_on_past_a_run_that_it_cannot_mend():
+    broken = by_hand(published("a", name="broken"))
+    sound = by_hand(published("a", name="sound"))
+    take()
+    take()
+    expire_leases()
+    Run.objects.filter(pk=broken.pk).update(active=0, open=0)
+
+    tick()
+
+    assert states(sound) == "queued"
+
+
+def test_sweep_sets_what_is_in_use_to_what_runs():
+    by_hand(published("a"))
+    take()
+    workspace().queues.update(used=999_999)
+
+    tick()
+
+    assert used() == 250
+
+
+def test_rerun_goes_to_the_queue_that_was_chosen_for_the_run():
+    other = ResourceQueue.objects.create(
+        workspace=workspace(), name="other", capacity=1000, production=True
+    )
+    run = by_hand(published("a"), queue=other)
+    stop_run(run, user=None)
+
+    assert rerun(run, user=None).nodes.get().queue == other

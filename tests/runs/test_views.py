@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+from datetime import timedelta
 from io import BytesIO
 from uuid import uuid4
 
@@ -22,7 +23,7 @@ from apps.runs.models import Attempt, NodeRun, Output, Run
 from apps.runs.services.advance import advance
 from apps.runs.services.hot_path import Claim, Outcome, claim, finish
 from apps.runs.services.sweep import expire_leases
-from apps.runs.shown import Past, bars_of, last_runs, shares_of
+from apps.runs.shown import Past, bars_of, last_runs, run_shown, shares_of
 from tests.factories import by_hand, published, workspace
 from tests.html import errors, requests, rows
 from tests.people import member, user
@@ -211,6 +212,28 @@ def test_everything_that_failed_is_named_and_nothing_is_said_twice():
     assert re.search(r"Failed as well \(1\):</span> <a [^>]*>(\w+)</a></p>", html)[1] == second
     assert "stdout + stderr · 1 line, 5 B<" in html
     assert page(run, tab="details").count("exit code 1") == 3  # heading, node, attempt
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (1, ["12:00:00"]),
+        (2, ["12:00:00", "12:00:01"]),
+        (60, ["12:00:00", "12:00:15", "12:00:30", "12:00:45"]),
+        (600, ["12:00", "12:02", "12:05", "12:07"]),
+    ],
+)
+def test_the_time_axis_never_says_one_time_twice(seconds, said):
+    run = by_hand(published("a"))
+    end(take())
+    noon = timezone.now().replace(hour=12, minute=0, second=0, microsecond=0)
+    ended = noon + timedelta(seconds=seconds)
+    Run.objects.filter(pk=run.pk).update(started_at=noon, ended_at=ended)
+    Attempt.objects.update(started_at=noon, ended_at=ended)
+    run.refresh_from_db()
+
+    assert [text for _, text in run_shown(run).ticks] == said
 
 
 @pytest.mark.django_db

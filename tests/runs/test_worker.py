@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.db import connection, transaction
 
 from apps.core.home import Home
 from apps.engine.states import RunState
 from apps.nodes.services.files import open_blob, put_file
 from apps.runs import doorbell, worker
 from apps.runs.logs import log_of
-from apps.runs.models import Attempt, Output
+from apps.runs.models import Attempt, NodeRun, Output
 from apps.runs.services.stop import stop_node, stop_run
 from apps.workspaces.models import ResourceQueue
 from tests.factories import by_hand, job, published, workspace
 from tests.waiting import until
-from tests.workers import alive, attempts, ended, nodes, running, ticking
+from tests.workers import LEASE_SECONDS, alive, attempts, ended, nodes, running, ticking
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
 
@@ -220,6 +225,61 @@ def test_log_above_its_limit_keeps_its_ends_and_the_job_goes_on(start):
     assert log.read(0, 4).data == b"1\n2\n"
     assert left - begin > 6_500_000
     assert log.path.stat().st_blocks * 512 < 200_000
+
+
+# --- others in the way ----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(node: NodeRun) -> Iterator[None]:
+    """Someone, elsewhere, who holds a node's row and does not let go."""
+    holds, enough = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            NodeRun.objects.select_for_update(no_key=True).get(pk=node.pk)
+            holds.set()
+            enough.wait()
+        connection.close()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    holds.wait()
+    try:
+        yield
+    finally:
+        enough.set()
+        other.join()
+
+
+def test_row_that_someone_locks_costs_no_other_node_its_lease(start):
+    worker = start()
+    run = by_hand(published("a", "b", content="sleep 100"))
+    a, b = running(run, "a"), running(run, "b")
+    first = b.lease_until
+
+    def renewed_twice() -> bool:
+        b.refresh_from_db()
+        return (b.lease_until - first).total_seconds() > 2 * LEASE_SECONDS
+
+    with locked(a):
+        until(renewed_twice, "b's leases")
+
+    assert f"did not renew {a.pk}.1 in time" in worker.said()
+    assert f"{b.pk}.1" not in worker.said()
+
+
+def test_row_that_was_locked_for_a_part_of_its_lease_is_renewed_as_soon_as_it_is_free(start):
+    worker = start()
+    run = by_hand(published("a", content="sleep 100"))
+    node = running(run, "a")
+    first = node.lease_until
+
+    with locked(node):
+        time.sleep(LEASE_SECONDS / 2)  # past several renewals, not past the lease
+    until(lambda: run.nodes.get().lease_until > first + timedelta(seconds=2 * LEASE_SECONDS))
+
+    assert "did not renew" not in worker.said()
 
 
 # --- stopping -------------------------------------------------------------------------------

@@ -48,6 +48,8 @@ class Spark:
     java_home: Path
     #: Where the machine says how to reach a cluster: HADOOP_CONF_DIR and its like.
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: A folder for the class path, before Spark's own; "" for none.
+    class_path: str = ""
 
 
 def default_interpreter() -> Path:

@@ -6,15 +6,14 @@ from collections import Counter
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import F, Q
-from django.db.models.functions import Now
+from django.db.models import Exists, F, OuterRef, Q
+from django.db.models.functions import Coalesce, Now
+from django.db.models.lookups import GreaterThan
 
-from apps.engine.states import ACTIVE, By, Hold, NodeState, Strategy
-from apps.runs.models import NodeRun, Run, RunEvent
-from apps.runs.services.moves import admit, close, move_all
+from apps.engine.states import By, Hold, NodeState, Strategy
+from apps.runs.models import NodeRun, Run
+from apps.runs.services.moves import admit, close, move_all, tell
 from apps.workspaces.models import User
-
-UNFINISHED = [NodeState.PENDING, *ACTIVE]
 
 
 def advance(run_id: int) -> None:
@@ -24,17 +23,14 @@ def advance(run_id: int) -> None:
     crash. The hot path does the common part of this by itself; the sweep calls it for the
     rest, and a worker whose node has failed for good.
     """
-    run = (
-        Run.objects.filter(pk=run_id)
-        .annotate(is_late=Q(started_at__lt=Now() - F("timeout_seconds") * timedelta(seconds=1)))
-        .get()
-    )
-    if run.ended_at is not None or run.hold in (Hold.STOPPED, Hold.CANCELLED):
-        with transaction.atomic():
-            close(run_id)
-    elif run.timeout_seconds and run.is_late:
+    run = Run.objects.filter(pk=run_id).annotate(is_late=IS_LATE, has_failed=HAS_FAILED).get()
+    if run.ended_at is not None:
+        return
+    if run.hold in (Hold.STOPPED, Hold.CANCELLED):
+        cut_off(run_id, Hold(run.hold), note="being ended")
+    elif run.is_late:
         cut_off(run_id, Hold.CANCELLED, note=f"run timed out after {run.timeout_seconds} s")
-    elif run.strategy == Strategy.END and run.failed:
+    elif run.strategy == Strategy.END and run.has_failed:
         cut_off(run_id, Hold.CANCELLED, note="another node failed, and the strategy is *end*")
     else:
         with transaction.atomic():
@@ -42,33 +38,47 @@ def advance(run_id: int) -> None:
             close(run_id)
 
 
+#: Since a run that was over was opened again its time and its failures count anew.
+_SINCE = Coalesce("reopened_at", "started_at")
+IS_LATE = Q(timeout_seconds__isnull=False) & GreaterThan(
+    Now(), _SINCE + F("timeout_seconds") * timedelta(seconds=1)
+)
+HAS_FAILED = Exists(
+    NodeRun.objects.filter(run=OuterRef("pk"), state=NodeState.FAILED).filter(
+        Q(ended_at__gte=OuterRef("reopened_at")) | Q(run__reopened_at=None)
+    )
+)
+
+
 @transaction.atomic
 def cut_off(run_id: int, hold: Hold, *, note: str, user: User | None = None) -> bool:
     """Stop a run (a person) or cancel it (the engine); False if it was over.
 
     What waits ends at once. What runs is asked to: its worker ends the child and reports.
-    All unfinished node runs are locked before the flag is set, so that no finish that read
-    the flag before can queue a node behind it.
+    Every node run is locked before the flag is set, so that no finish that read the flag
+    before can queue a node behind it; not only those that are unfinished as this begins,
+    since a rerun may just be making others so. A person's stop is never turned into the
+    engine's cancel.
     """
+    nodes = list(NodeRun.objects.select_for_update(no_key=True).filter(run=run_id).order_by("pk"))
+    run = Run.objects.select_for_update(no_key=True).get(pk=run_id)
+    if run.ended_at is not None:
+        return False
+    if run.hold == Hold.STOPPED:
+        hold = Hold.STOPPED
     by_person = hold is Hold.STOPPED
     ends_as = NodeState.STOPPED if by_person else NodeState.CANCELLED
-    nodes = list(
-        NodeRun.objects.select_for_update(no_key=True)
-        .filter(run=run_id, state__in=UNFINISHED)
-        .order_by("pk")
-    )
-    if not Run.objects.filter(pk=run_id, ended_at=None).update(
-        hold=hold, revision=F("revision") + 1
-    ):
-        return False
-    RunEvent.objects.create(run_id=run_id, user=user, note=note)
+    if run.hold != hold:
+        Run.objects.filter(pk=run_id).update(hold=hold, revision=F("revision") + 1)
+        tell(run_id, note, user=user)
     running = [node.pk for node in nodes if node.state == NodeState.RUNNING]
-    NodeRun.objects.filter(pk__in=running).update(stop=ends_as)
+    NodeRun.objects.filter(pk__in=running, stop="").update(stop=ends_as)
     # What still waits for an upstream stays pending: in a run that is over it reads "not run".
     waiting = [
         node
         for node in nodes
-        if node.state != NodeState.RUNNING and not (node.state == NodeState.PENDING and node.need)
+        if node.state in (NodeState.QUEUED, NodeState.RETRYING)
+        or (node.state == NodeState.PENDING and not node.need)
     ]
     move_all(waiting, ends_as, by=By.PERSON if by_person else By.ENGINE, user=user, note=note)
     close(run_id)

@@ -79,7 +79,8 @@ class Finished:
 
 @dataclass(frozen=True)
 class Renewal:
-    lease_until: datetime
+    #: None: someone else has the row locked. The lease stands as it did; ask again soon.
+    lease_until: datetime | None
     #: "" or the state that the attempt shall end in: "stopped" (by a person) or "cancelled".
     stop: str
 
@@ -151,24 +152,34 @@ def finish(mine: Claim, outcome: Outcome, *, worker: str, request: UUID, take: b
 
 
 def renew(worker: str, claims: Collection[Claim]) -> dict[tuple[int, int], Renewal]:
-    """Push on exactly these leases; by (node run, attempt). One that is missing is lost."""
+    """Push on exactly these leases; by (node run, attempt). One that is missing is lost.
+
+    Waits for no lock: else one row that someone holds would cost the worker all its leases.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             """
             WITH mine AS (
-                SELECT n.id FROM runs_noderun n
+                SELECT n.id, n.attempt, n.stop FROM runs_noderun n
                   JOIN unnest(%s::bigint[], %s::integer[]) AS m(id, attempt)
                     ON n.id = m.id AND n.attempt = m.attempt
                  WHERE n.state = 'running' AND n.worker = %s
-                 ORDER BY n.id FOR NO KEY UPDATE OF n
+            ), free AS (
+                SELECT n.id FROM runs_noderun n JOIN mine USING (id)
+                 WHERE n.state = 'running' AND n.worker = %s AND n.attempt = mine.attempt
+                 ORDER BY n.id FOR NO KEY UPDATE OF n SKIP LOCKED
+            ), renewed AS (
+                UPDATE runs_noderun n SET lease_until = clock_timestamp() + %s::interval
+                  FROM free WHERE n.id = free.id
+                RETURNING n.id, n.lease_until, n.stop
             )
-            UPDATE runs_noderun n SET lease_until = clock_timestamp() + %s::interval
-              FROM mine WHERE n.id = mine.id
-            RETURNING n.id, n.attempt, n.lease_until, n.stop
+            SELECT mine.id, mine.attempt, renewed.lease_until, coalesce(renewed.stop, mine.stop)
+              FROM mine LEFT JOIN renewed USING (id)
             """,
             [
                 [c.node_run_id for c in claims],
                 [c.attempt for c in claims],
+                worker,
                 worker,
                 _interval(settings.LEASE_SECONDS),
             ],

@@ -99,6 +99,7 @@ def launch(
             parameters=dict(parameters or {}),
             remarks=remarks,
             rerun_of=rerun_of,
+            queue=queue,
             created_by=by,
             total=len(plan.nodes),
             active=min(limit, len(roots)),

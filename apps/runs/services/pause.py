@@ -8,7 +8,6 @@ from django.db.models import F
 from apps.core.errors import Conflict
 from apps.engine.states import By, Hold, NodeState
 from apps.runs.models import NodeRun, Run
-from apps.runs.services.advance import UNFINISHED
 from apps.runs.services.moves import admit, move_all, tell
 from apps.workspaces.models import User
 
@@ -17,16 +16,12 @@ from apps.workspaces.models import User
 def pause_run(run: Run, *, user: User | None) -> None:
     """Start no further node of a run; what runs goes on to its end.
 
-    All unfinished node runs are locked before the flag is set, so that no finish that read
-    the flag before can queue a node behind it.
+    Every node run is locked before the flag is set, so that no finish that read the flag
+    before can queue a node behind it.
 
     Raises Conflict if the run is over, or held already.
     """
-    nodes = list(
-        NodeRun.objects.select_for_update(no_key=True)
-        .filter(run=run.pk, state__in=UNFINISHED)
-        .order_by("pk")
-    )
+    nodes = list(NodeRun.objects.select_for_update(no_key=True).filter(run=run.pk).order_by("pk"))
     _set(run, Hold.NONE, Hold.PAUSED, "there is nothing to pause")
     queued = [node for node in nodes if node.state == NodeState.QUEUED]
     move_all(queued, NodeState.PENDING, by=By.PERSON, user=user, note="paused")

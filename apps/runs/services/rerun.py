@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from django.db import transaction
 from django.db.models import F
+from django.db.models.functions import Now
 
 from apps.core.errors import Conflict, Invalid
 from apps.engine.graph import Graph
@@ -75,7 +76,7 @@ def _anew(run: Run, keep: Mapping[str, NodeRun], user: User | None) -> Run:
     what: WorkflowVersion | JobVersion
     queue: ResourceQueue | None
     if run.version:
-        what, queue = run.version, None
+        what, queue = run.version, run.queue
     else:
         only = run.nodes.select_related("job_version__job__published", "queue").get()
         job, queue = only.job_version.job, only.queue
@@ -175,9 +176,12 @@ def rerun_nodes(run: Run, scope: Collection[str], *, user: User | None) -> list[
     graph = graph_of(run)
     chosen = [node for node in nodes if node.key in set(scope)]
     pk_of = {node.key: node.pk for node in chosen}
-    Run.objects.filter(pk=run.pk).update(
-        state=RunState.RUNNING, ended_at=None, hold=Hold.NONE, revision=F("revision") + 1
-    )
+    reopen(run)
+    for node in nodes:
+        if node.key not in pk_of:
+            # It stays as it is, and nothing that runs again waits for it any more.
+            kept = [pk for pk in node.down if pk not in pk_of.values()]
+            NodeRun.objects.filter(pk=node.pk).exclude(down=kept).update(down=kept)
     for node in chosen:
         node.need = len(graph.upstream[node.key] & pk_of.keys())
         NodeRun.objects.filter(pk=node.pk).update(
@@ -207,6 +211,17 @@ def rerun_nodes(run: Run, scope: Collection[str], *, user: User | None) -> list[
 def _must_be_over(run: Run) -> None:
     if run.ended_at is None:
         raise Conflict(f"run {run.pk} is not over; stop it first, or wait for its end")
+
+
+def reopen(run: Run) -> None:
+    """Let a run that is over go on. The caller holds its row's lock and moves its nodes."""
+    Run.objects.filter(pk=run.pk).update(
+        state=RunState.RUNNING,
+        ended_at=None,
+        reopened_at=Now(),
+        hold=Hold.NONE,
+        revision=F("revision") + 1,
+    )
 
 
 def graph_of(run: Run) -> Graph:

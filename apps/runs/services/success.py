@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from django.db import transaction
 from django.db.models import F
 
 from apps.core.errors import Conflict, Invalid
-from apps.engine.states import By, Hold, NodeState, RunState
+from apps.engine.states import By, NodeState
 from apps.runs.models import NodeRun, Run
 from apps.runs.services.advance import recount
 from apps.runs.services.moves import admit, close, move_all
-from apps.runs.services.rerun import graph_of
+from apps.runs.services.rerun import reopen
 from apps.workspaces.models import User
 
 
@@ -36,11 +38,9 @@ def set_success(node_run: NodeRun, *, reason: str, user: User | None) -> None:
         raise Conflict(f"node {node.key!r} has succeeded already")
     if run.ended_at is not None:
         # What a stop or a cut-off held back may go on: that is what was asked for.
-        Run.objects.filter(pk=run.pk).update(
-            state=RunState.RUNNING, ended_at=None, hold=Hold.NONE, revision=F("revision") + 1
-        )
+        reopen(run)
     before = node.state
-    _settle_needs(run, nodes, done=node.key)
+    _settle_needs(nodes, done=node)
     recount(run)
     # The run stands open until its nodes were counted: a move alone might end it too early.
     Run.objects.filter(pk=run.pk).update(open=F("open") + 1)
@@ -57,12 +57,18 @@ def set_success(node_run: NodeRun, *, reason: str, user: User | None) -> None:
     close(run.pk)
 
 
-def _settle_needs(run: Run, nodes: list[NodeRun], *, done: str) -> None:
-    """Count anew, from the edges, what each pending node still waits for once `done` is done."""
-    graph = graph_of(run)
-    succeeded = {each.key for each in nodes if each.state == NodeState.SUCCEEDED} | {done}
+def _settle_needs(nodes: list[NodeRun], *, done: NodeRun) -> None:
+    """Count anew what each pending node still waits for once `done` is done.
+
+    From `down`, the edges of the run as it goes on now: a rerun leaves out those that come
+    from outside of it.
+    """
+    waits_for: Counter[int] = Counter()
     for each in nodes:
-        need = len(graph.upstream[each.key] - succeeded)
+        if each.state != NodeState.SUCCEEDED and each.pk != done.pk:
+            waits_for.update(each.down)
+    for each in nodes:
+        need = waits_for[each.pk]
         if each.state == NodeState.PENDING and each.need != need:
             NodeRun.objects.filter(pk=each.pk).update(need=need)
             each.need = need

@@ -5,19 +5,25 @@ Every part is level-triggered and safe to double: two beats, or a beat and ten w
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import connection, transaction
-from django.db.models import F, Q
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db.models import Exists, F, OuterRef, Q, Sum
 from django.db.models.functions import Now
 
 from apps.engine.retry import LOSSES_ALLOWED
-from apps.engine.states import AttemptState, By, NodeState
+from apps.engine.states import AttemptState, By, Hold, NodeState, Strategy
 from apps.runs.doorbell import ring
 from apps.runs.models import Attempt, NodeRun, Pulse, Run
-from apps.runs.services.advance import advance, recount
+from apps.runs.services.advance import HAS_FAILED, IS_LATE, advance, recount
 from apps.runs.services.moves import admit, close, move
+from apps.workspaces.models import ResourceQueue
+
+log = logging.getLogger(__name__)
 
 #: Older than this, and any worker ticks by itself.
 PULSE_SECONDS = 10
@@ -25,14 +31,34 @@ BATCH = 200
 
 
 def tick() -> None:
-    """Everything that needs a look from time to time, once. Outside a transaction."""
+    """Everything that needs a look from time to time, once. Outside a transaction.
+
+    What fails for one run or part is logged and leaves the others alone.
+    """
     if stamp_pulse():
-        expire_leases()
-    start_due_retries()
-    for run_id in needs_advance():
-        advance(run_id)
-    recount_idle_runs()
+        with _alone("expiring leases"):
+            expire_leases()
+    with _alone("starting retries"):
+        start_due_retries()
+    with _alone("advancing runs"):
+        for run_id in needs_advance():
+            with _alone(f"advancing run {run_id}"):
+                advance(run_id)
+    with _alone("recounting"):
+        recount_idle_runs()
+        recount_queues()
     ring(bells())
+
+
+@contextmanager
+def _alone(what: str) -> Iterator[None]:
+    """Log what goes wrong and go on, unless the database itself is away."""
+    try:
+        yield
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        log.exception("%s failed; the rest of the sweep goes on", what)
 
 
 @transaction.atomic
@@ -60,7 +86,7 @@ def expire_leases() -> None:
     """Give away what workers hold that did not renew; their guards have killed the children."""
     expired = NodeRun.objects.filter(state=NodeState.RUNNING, lease_until__lt=Now())
     for pk in expired.order_by("pk").values_list("pk", flat=True)[:BATCH]:
-        with transaction.atomic():
+        with _alone(f"expiring the lease of node run {pk}"), transaction.atomic():
             node = expired.select_for_update(no_key=True, skip_locked=True).filter(pk=pk).first()
             if node is not None:
                 lose(node)
@@ -122,17 +148,21 @@ def start_due_retries() -> None:
     """Queue the nodes whose pause before the next attempt is over."""
     due = NodeRun.objects.filter(state=NodeState.RETRYING, retry_at__lte=Now())
     for pk in due.order_by("pk").values_list("pk", flat=True)[:BATCH]:
-        with transaction.atomic():
+        with _alone(f"the retry of node run {pk}"), transaction.atomic():
             node = due.select_for_update(no_key=True, skip_locked=True).filter(pk=pk).first()
             if node is not None and move(node, NodeState.PENDING, by=By.ENGINE):
                 admit(node.run_id)
 
 
 def needs_advance() -> list[int]:
-    """Runs that are over their time, or have a failure that their strategy answers."""
-    late = Q(started_at__lt=Now() - F("timeout_seconds") * timedelta(seconds=1))
+    """Runs that are over their time, have a failure that their strategy answers, or are being
+    ended."""
     return list(
-        Run.objects.filter(Q(strategy="end", failed__gt=0) | late, ended_at=None, hold="")
+        Run.objects.filter(ended_at=None, state__in=["pending", "running"])
+        .filter(
+            Q(hold=Hold.NONE) & (IS_LATE | Q(HAS_FAILED, strategy=Strategy.END))
+            | Q(hold__in=[Hold.STOPPED, Hold.CANCELLED])
+        )
         .order_by("pk")
         .values_list("pk", flat=True)[:BATCH]
     )
@@ -140,18 +170,43 @@ def needs_advance() -> list[int]:
 
 def recount_idle_runs() -> None:
     """Mend runs in which nothing is under way though they are not over."""
-    idle = Run.objects.filter(ended_at=None, state__in=["pending", "running"], active=0, hold="")
+    retrying = NodeRun.objects.filter(run=OuterRef("pk"), state=NodeState.RETRYING)
+    idle = Run.objects.filter(
+        ~Exists(retrying), ended_at=None, state__in=["pending", "running"], active=0, hold=""
+    )
     for pk in idle.order_by("pk").values_list("pk", flat=True)[:BATCH]:
-        with transaction.atomic():
-            run = idle.select_for_update(no_key=True, skip_locked=True).filter(pk=pk).first()
-            if run is not None and not _is_retrying(pk):
+        with _alone(f"recounting run {pk}"), transaction.atomic():
+            rows = Run.objects.select_for_update(no_key=True, skip_locked=True)
+            run = rows.filter(pk=pk, ended_at=None, active=0, hold="").first()
+            if run is not None:
                 recount(run)
                 admit(pk)
                 close(pk)
 
 
-def _is_retrying(run_id: int) -> bool:
-    return NodeRun.objects.filter(run=run_id, state=NodeState.RETRYING).exists()
+def recount_queues() -> None:
+    """Set what is in use of each queue to what its running nodes hold, should it differ.
+
+    Under the queue's row lock: whoever changes either side writes that row in the same
+    transaction, or hands over exactly what it gives back.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT q.id FROM workspaces_resourcequeue q
+             WHERE q.used <> (SELECT coalesce(sum(n.demand), 0) FROM runs_noderun n
+                               WHERE n.state = 'running' AND n.queue_id = q.id)
+            """
+        )
+        suspects = [pk for (pk,) in cursor.fetchall()]
+    for pk in suspects:
+        with transaction.atomic():
+            queue = ResourceQueue.objects.select_for_update(no_key=True).get(pk=pk)
+            running = NodeRun.objects.filter(queue=pk, state=NodeState.RUNNING)
+            held = running.aggregate(held=Sum("demand"))["held"] or 0
+            if queue.used != held:
+                log.warning("queue %s: %d in use on its row, %d held", queue, queue.used, held)
+                ResourceQueue.objects.filter(pk=pk).update(used=held)
 
 
 def bells() -> dict[int, int]:

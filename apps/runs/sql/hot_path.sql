@@ -109,6 +109,7 @@ DECLARE
     refused integer;            -- the smallest demand that there was no room for
     whole integer;              -- the queue's capacity
     above boolean;              -- more is in use than that
+    looked boolean := false;
     head record;
     got runs_noderun;
 BEGIN
@@ -125,9 +126,9 @@ BEGIN
         FOR head IN
             SELECT id, demand, queued_at FROM runs_noderun
              WHERE state = 'queued' AND queue_id = p_queue
+               AND demand <= whole  -- capacity may have been lowered below it after launch
              ORDER BY queue_id, level DESC, turn, queued_at LIMIT 50
         LOOP
-            CONTINUE WHEN head.demand > whole;  -- capacity was lowered below it after launch
             IF head.demand > have THEN
                 IF refused IS NULL OR head.demand < refused THEN
                     IF runyard_ask(p_queue, head.demand - have) THEN
@@ -167,9 +168,14 @@ BEGIN
             RETURN NULL;
         END IF;
         -- Give it back, then look once more: the queue's row is locked by us now, so that
-        -- whoever was refused before this moment is seen by this look.
+        -- whoever was refused before this moment is seen by this look. Once: what fits may be
+        -- locked by one who waits for us (a stop), and then another look finds it no sooner.
         UPDATE workspaces_resourcequeue SET used = used - have WHERE id = p_queue;
         have := 0;
+        IF looked THEN
+            RETURN NULL;
+        END IF;
+        looked := true;
     END LOOP;
 END $$;
 
@@ -339,7 +345,12 @@ BEGIN
 
     -- 2. Sees every pause and stop that came before: they lock the run's unfinished nodes
     -- first, so that this finish is wholly before or wholly after them.
-    SELECT hold, parallelism INTO run FROM runs_run WHERE id = me.run_id;
+    SELECT hold, parallelism, strategy INTO run FROM runs_run WHERE id = me.run_id;
+    -- The rest of a run with the strategy *end* is about to be cancelled; its next node may be
+    -- the head of the line.
+    IF me.state = 'failed' AND run.strategy = 'end' THEN
+        p_take := false;
+    END IF;
 
     -- 3. Count down what waits for it; never look at the rest of the run. In a run that is
     -- being ended nothing becomes ready any more: a rerun counts anew.
@@ -416,7 +427,7 @@ BEGIN
     -- 7. Who else should look. A useless bell costs more than any rule here: none for the
     -- own queue where nothing was found there.
     own_bells := 0;
-    IF cardinality(queued) > (taken.run_id IS NOT DISTINCT FROM me.run_id)::integer THEN
+    IF cardinality(queued) > coalesce(taken.id = ANY (queued), false)::integer THEN
         SELECT coalesce(jsonb_agg(jsonb_build_array(q.queue_id, q.n))
                             FILTER (WHERE q.queue_id <> me.queue_id), '[]'),
                coalesce(sum(q.n) FILTER (WHERE q.queue_id = me.queue_id), 0)

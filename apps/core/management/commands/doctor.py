@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
+from apps.core.command import OwnCommand
 from apps.core.embedded import EmbeddedError, servers
 from apps.core.home import HomeError, HomeInUse
 from apps.core.ledger import standing
@@ -33,6 +33,10 @@ OLDEST_POSTGRESQL = 150_000
 #: Below the first a warning, below the second nothing can be promised.
 ROOM_BYTES, TIGHT_BYTES = 5 << 30, 500 << 20
 CLOCK_SECONDS = 1.0
+JAVA_MEND = (
+    "install Java 17, or take the one that comes with Spark: `./runyard up --spark` (with "
+    "RUNYARD_JAVA=wheel whatever the machine has); shell and Python jobs need none"
+)
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,13 @@ def warn(what: str, said: str, mend: str) -> Finding:
     return Finding("warn", what, said, mend)
 
 
-def fail(what: str, said: str, mend: str) -> Finding:
+def fail(what: str, said: str, mend: str = "") -> Finding:
+    """`mend` may be left out where what is said names the fix."""
     return Finding("fail", what, said, mend)
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = "Say what is missing or misconfigured, and how to mend it."
-    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_address(parser)
@@ -106,7 +110,7 @@ def home() -> Finding:
         if settings.EMBEDDED_DATABASE or settings.EMBEDDED_BROKER:
             settings.HOME.make_sockets()
     except HomeError as error:
-        return fail("home", str(error), "see the sentence")
+        return fail("home", str(error))
     return ok("home", str(settings.HOME.path))
 
 
@@ -192,7 +196,7 @@ def java() -> Finding:
     try:
         found = find_java(os.environ, settings.HOME.java)
     except CannotStart as error:
-        return warn("Java", str(error), "only Spark jobs need it: shell and Python jobs run")
+        return warn("Java", str(error), JAVA_MEND)
     return ok("Java", f"{found.version} ({found.origin}), {found.home}")
 
 
@@ -226,7 +230,7 @@ def address(host: str, port: int) -> Finding:
     try:
         listen(host, port).close()
     except CannotRun as error:
-        return fail("address", str(error), "see the sentence")
+        return fail("address", str(error))
     return ok("address", f"{host} port {port} is free")
 
 

@@ -4,16 +4,12 @@ import os
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-
-from apps.core.embedded import EmbeddedError
-from apps.core.home import HomeError
+from apps.core.command import OwnCommand
 from apps.core.up import CannotRun, ends_on_signal, introduction, running, serve
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = "Run everything until Ctrl-C: the embedded servers, web, worker and beat."
-    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_address(parser)
@@ -24,18 +20,13 @@ class Command(BaseCommand):
 
     def handle(self, *, host: str, port: int, workers: int, **_: Any) -> None:
         if workers < 1:
-            raise CommandError("--workers takes a number from 1 up")
-        try:
-            with (
-                ends_on_signal(),
-                running(
-                    host=host, port=port, workers=workers, workspace="default", echo=True
-                ) as it,
-            ):
-                self.stdout.write(introduction(it, host))
-                serve()
-        except (CannotRun, HomeError, EmbeddedError) as error:
-            raise CommandError(str(error)) from error
+            raise CannotRun("--workers takes a number from 1 up")
+        with (
+            ends_on_signal(),
+            running(host=host, port=port, workers=workers, workspace="default", echo=True) as it,
+        ):
+            self.stdout.write(introduction(it, host))
+            serve()
 
 
 def add_address(parser: ArgumentParser) -> None:

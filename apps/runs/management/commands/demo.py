@@ -6,14 +6,12 @@ from argparse import ArgumentParser
 from contextlib import ExitStack
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
 from django.urls import reverse
 from django.utils import timezone
 from rich.console import Console
 
-from apps.core.embedded import EmbeddedError
+from apps.core.command import OwnCommand
 from apps.core.errors import ApplicationError
-from apps.core.home import HomeError
 from apps.core.management.commands.up import add_address
 from apps.core.up import (
     READY_SECONDS,
@@ -31,12 +29,11 @@ from apps.runs.models import Attempt, NodeRun, Run
 from apps.runs.progress import follow
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = (
         "Run the sample workflow flight_delays with real Spark, print what it found, and go on "
         "serving. Uses the `up` that runs on this home, if there is one."
     )
-    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_address(parser)
@@ -55,8 +52,8 @@ class Command(BaseCommand):
                     self.stdout.write(f"\nRunyard goes on serving at {address} until Ctrl-C.\n")
                     self.stdout.flush()
                     serve()
-        except (CannotRun, HomeError, EmbeddedError, ApplicationError) as error:
-            raise CommandError(str(error)) from error
+        except ApplicationError as error:
+            raise CannotRun(str(error)) from error
         if not self.succeeded:
             sys.exit(1)
 
