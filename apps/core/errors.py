@@ -47,3 +47,11 @@ class Invalid(ApplicationError):
             faults = [FieldFault(field, faults)]
         super().__init__("; ".join(fault.message for fault in faults))
         self.faults = tuple(faults)
+
+
+class TooMany(ApplicationError):
+    """Too often, or too much at once; the same is allowed in `seconds`."""
+
+    def __init__(self, message: str, seconds: int) -> None:
+        super().__init__(message)
+        self.seconds = seconds

@@ -14,7 +14,7 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions, serializers
 from rest_framework.response import Response
 
-from apps.core.errors import ApplicationError, Conflict, FieldFault, Invalid
+from apps.core.errors import ApplicationError, Conflict, FieldFault, Invalid, TooMany
 from apps.core.http import STATUS
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,8 @@ def problem_of(error: Exception, context: dict[str, Any]) -> Response:
             if isinstance(error, Conflict) and error.current is not None:
                 shape = context["view"].shows
                 current = shape(error.current).data if shape else None
-            return problem(status, str(error), errors=errors, current=current)
+            wait = {"Retry-After": str(error.seconds)} if isinstance(error, TooMany) else {}
+            return problem(status, str(error), errors=errors, current=current, headers=wait)
         case serializers.ValidationError():
             faults = list(_faults(error.detail))
             return problem(422, "; ".join(map(_words, faults)), errors=faults)
