@@ -193,7 +193,8 @@ class MoveForm(Form):
 
 
 class UploadForm(Form):
-    content = forms.FileField(label="File")
+    # Empty ones too: an `__init__.py` often is.
+    content = forms.FileField(label="File", allow_empty_file=True)
     path = forms.CharField(
         max_length=255,
         required=False,
