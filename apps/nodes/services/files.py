@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
 from pathlib import PurePosixPath
 from typing import IO
 
@@ -40,17 +41,29 @@ def blob_name(sha256: str) -> str:
     return f"{sha256[:2]}/{sha256}"
 
 
-def store(content: IO[bytes]) -> tuple[str, int]:
-    """Keep these bytes; their sha256 and size. The same bytes are kept once."""
+class TooLarge(Exception):
+    """There are more bytes than the caller allows."""
+
+
+def store(content: IO[bytes], *, most: int | None = None) -> tuple[str, int]:
+    """Keep these bytes, at most `most` of them; their sha256 and size. The same are kept once.
+
+    Read once, into a file of ours: whoever owns what is read may change it meanwhile, and
+    what is kept has to be what was hashed. Raises TooLarge.
+    """
     hashed, size = hashlib.sha256(), 0
     content.seek(0)
-    while chunk := content.read(_CHUNK):
-        hashed.update(chunk)
-        size += len(chunk)
-    name = blob_name(hashed.hexdigest())
-    if not default_storage.exists(name):
-        content.seek(0)
-        default_storage.save(name, Stored(content))
+    with tempfile.TemporaryFile() as own:
+        while chunk := content.read(_CHUNK):
+            size += len(chunk)
+            if most is not None and size > most:
+                raise TooLarge
+            hashed.update(chunk)
+            own.write(chunk)
+        name = blob_name(hashed.hexdigest())
+        if not default_storage.exists(name):
+            own.seek(0)
+            default_storage.save(name, Stored(own))
     return hashed.hexdigest(), size
 
 

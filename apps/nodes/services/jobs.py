@@ -102,7 +102,8 @@ def publish_job(job: Job, *, remarks: str, user: User | None) -> JobVersion:
 
     Raises Invalid with every fault of the draft, Conflict if nothing has changed.
     """
-    job = Job.objects.select_for_update(of=["self"]).select_related("published").get(pk=job.pk)
+    # What is published is read after the lock: a publish that this one waited for changed it.
+    job = Job.objects.select_for_update().get(pk=job.pk)
     version = _frozen(job, user)
     if job.published and job.published.digest == version.digest:
         raise Conflict(
