@@ -6,7 +6,7 @@ it, REST problem JSON, the wire doors their own words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,3 +47,12 @@ class Invalid(ApplicationError):
             faults = [FieldFault(field, faults)]
         super().__init__("; ".join(fault.message for fault in faults))
         self.faults = tuple(faults)
+
+
+def faults_of(check: Callable[..., object], *arguments: Any) -> tuple[FieldFault, ...]:
+    """What a check finds wrong, where several are asked before anything is said."""
+    try:
+        check(*arguments)
+    except Invalid as error:
+        return error.faults
+    return ()

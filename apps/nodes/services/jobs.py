@@ -32,7 +32,7 @@ def create_job(
 
     A draft may still be incomplete: what it lacks is said when it is published or run.
     """
-    _check_path(path)
+    check_job_path(path)
     _kind(kind)
     job = Job(
         workspace=workspace, path=path, kind=kind, draft=spec or {}, queue=queue, created_by=user
@@ -68,7 +68,7 @@ def save_draft(
 @transaction.atomic
 def move_job(job: Job, path: str) -> Job:
     """Give a job another path; nodes keep it by id. Raises Invalid, Conflict."""
-    _check_path(path)
+    check_job_path(path)
     job.path = path
     try:
         with transaction.atomic():
@@ -184,7 +184,7 @@ def _kind(name: str) -> Kind:
         raise Invalid(str(error), "kind") from None
 
 
-def _check_path(path: str) -> None:
+def check_job_path(path: str) -> None:
     """Job paths stand in URLs, trees and file names: `folder/name`, up to 255 characters."""
     if len(path) > 255 or not all(_PART.fullmatch(part) for part in path.split("/")):
         raise Invalid(
