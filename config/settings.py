@@ -191,7 +191,7 @@ WHITENOISE_USE_FINDERS = True
 # Workspace files and outputs, by sha256.
 STORAGES = {
     "default": {
-        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "BACKEND": "apps.core.storage.WholeFiles",
         "OPTIONS": {"location": HOME.blobs},
     },
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},

@@ -6,7 +6,7 @@ it, REST problem JSON, the wire doors their own words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,3 +55,12 @@ class TooMany(ApplicationError):
     def __init__(self, message: str, seconds: int) -> None:
         super().__init__(message)
         self.seconds = seconds
+
+
+def faults_of(check: Callable[..., object], *arguments: Any) -> tuple[FieldFault, ...]:
+    """What a check finds wrong, where several are asked before anything is said."""
+    try:
+        check(*arguments)
+    except Invalid as error:
+        return error.faults
+    return ()

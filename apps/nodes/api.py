@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -32,7 +32,7 @@ from apps.core.api.fields import (
 )
 from apps.core.api.operation import Bytes, Place, operation
 from apps.core.api.problems import FaultSerializer, TooLarge
-from apps.core.errors import FieldFault, Invalid, NotFound
+from apps.core.errors import FieldFault, Invalid, NotFound, faults_of
 from apps.core.http import download
 from apps.engine.roles import Permission
 from apps.engine.states import Trigger
@@ -44,6 +44,7 @@ from apps.nodes.models import File, Job, JobVersion
 from apps.nodes.rights import needed_to_remove
 from apps.nodes.services.files import blob_name, check_path, delete_file, open_blob, put_file
 from apps.nodes.services.jobs import (
+    check_job_path,
     create_job,
     delete_job,
     draft_version,
@@ -277,8 +278,7 @@ class JobsEndpoint(JobEndpoints):
     )
     def post(self, request: Request, workspace: str) -> Response:
         """Its draft may be incomplete: `faults` says what it lacks. What is given must be right."""
-        data = self.body()
-        check_given(data["kind"], data["spec"])
+        data = self.body(self.faults)
         queue = queue_named(self.workspace, data["queue"])
         job = create_job(
             self.workspace,
@@ -289,6 +289,15 @@ class JobsEndpoint(JobEndpoints):
             queue=queue,
         )
         return self.draft(job, status=201)
+
+    def faults(self, sent: Mapping[str, Any]) -> Iterator[FieldFault]:
+        path, kind, queue = sent.get("path"), sent.get("kind"), sent.get("queue")
+        if isinstance(path, str):
+            yield from faults_of(check_job_path, path)
+        if isinstance(kind, str):
+            yield from faults_of(check_given, kind, sent.get("spec"))
+        if isinstance(queue, str):
+            yield from faults_of(queue_named, self.workspace, queue)
 
 
 class JobEndpoint(JobEndpoints):
@@ -346,10 +355,17 @@ class JobDraftEndpoint(JobEndpoints):
     def put(self, request: Request, workspace: str, job: int) -> Response:
         """The whole spec. Of two who began at the same revision the second gets 409, and in
         `current` what stands there now."""
-        data = self.body()
-        revision = self.revision(data.get("revision"))
         row = self.job(job)
-        check_given(row.kind, data["spec"])
+
+        def faults(sent: Mapping[str, Any]) -> Iterator[FieldFault]:
+            yield from faults_of(check_given, row.kind, sent.get("spec"))
+            if isinstance(sent.get("queue"), str):
+                yield from faults_of(queue_named, self.workspace, sent["queue"])
+            if sent.get("revision") is None:
+                yield from faults_of(self.revision, None)
+
+        data = self.body(faults)
+        revision = self.revision(data.get("revision"))
         queue = queue_named(self.workspace, data["queue"]) if "queue" in data else row.queue
         return self.draft(save_draft(row, data["spec"], revision=revision, queue=queue))
 
@@ -448,12 +464,17 @@ class JobRunEndpoint(JobEndpoints):
         return self.workspace.queues.filter(development=True).first()
 
 
-def check_given(kind: str, spec: dict[str, Any]) -> None:
-    """Raise Invalid with what is wrong in a spec, less what it only lacks: a draft may."""
+def check_given(kind: str, spec: Any) -> None:
+    """Raise Invalid with what is wrong in a spec, less what it only lacks: a draft may.
+
+    What is no object is for the body's own check to say.
+    """
     try:
         known: Kind = kind_named(kind)
     except UnknownKind as error:
         raise Invalid(str(error), "kind") from None
+    if not isinstance(spec, dict):
+        return
     faults = [
         FieldFault(f"spec.{fault.field}", fault.message)
         for fault in known.validate(spec)

@@ -111,11 +111,13 @@ def pip(order: dict, folder: str, arguments: list) -> bool:
 
 
 def read(file: str) -> str | None:
+    """None: there is no such file. Does not wait for a pipe's other end."""
     try:
-        with open(file, encoding="utf-8") as opened:
-            return opened.read()
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
+    with open(descriptor, encoding="utf-8") as opened:
+        return opened.read()
 
 
 def write(file: str, text: str) -> None:

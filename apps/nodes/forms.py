@@ -116,6 +116,12 @@ class SpecForm(Form):
         for field in self.fields.values():
             field.widget.attrs["form"] = "oc-draft"
 
+    def show_only(self) -> None:
+        super().show_only()
+        for field in self.fields.values():
+            if isinstance(field, LinesField):
+                del field.widget.attrs["placeholder"]  # an empty list, not one to be typed
+
     @property
     def text(self) -> forms.BoundField | None:
         """The field that is the job itself: the one with many lines."""
@@ -193,7 +199,8 @@ class MoveForm(Form):
 
 
 class UploadForm(Form):
-    content = forms.FileField(label="File")
+    # Empty ones too: an `__init__.py` often is.
+    content = forms.FileField(label="File", allow_empty_file=True)
     path = forms.CharField(
         max_length=255,
         required=False,

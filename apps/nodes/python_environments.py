@@ -18,12 +18,19 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
+import selectors
+import signal
+import stat
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import IO, cast
 
 from apps.nodes.kinds.base import (
     CannotStart,
@@ -39,6 +46,17 @@ ORDER = "environment.json"
 
 #: PySpark 4 needs it, and the builder works from 3.9.
 OLDEST = (3, 9)
+#: An interpreter that is asked what it is may say so much in so many seconds: it may be anyone's.
+_ANSWER_BYTES = 64 << 10
+_ANSWER_SECONDS = 10.0
+
+#: A lock lies where jobs can write, and pip takes options such as another index from its lines.
+_LOCK_BYTES = 1 << 20
+_LOCKED = re.compile(
+    r"(?P<name>[A-Z0-9][A-Z0-9._-]*)(?:==[A-Z0-9][A-Z0-9._+!-]*| @ (?P<archive>https://[!-~]+))"
+    r" --hash=sha256:[0-9a-f]{64}",
+    re.ASCII | re.IGNORECASE,
+)
 #: Variables of the worker that pip may have: its index, its proxy, its certificates.
 _FOR_PIP = frozenset(
     {
@@ -107,23 +125,11 @@ _QUESTION = (
 )
 
 
-@cache
+@lru_cache(maxsize=256)
 def _ask(path: Path, stamp: int, uid: int | None) -> Interpreter:
-    try:
-        done = subprocess.run(
-            as_user(uid, [str(path), "-I", "-c", _QUESTION]),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            cwd="/",
-            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
-            timeout=60,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        why = getattr(error, "strerror", None) or error
-        raise CannotStart(f"{path} cannot be run ({why}); change the job's Python") from None
-    said = done.stdout.decode(errors="replace").splitlines()
-    if done.returncode or len(said) != 3:
+    status, answer = _answer(path, uid)
+    said = answer.decode(errors="replace").splitlines()
+    if status or len(said) != 3 or not re.fullmatch("[0-9]{1,3} [0-9]{1,3}", said[1]):
         raise CannotStart(f"{path} is no Python; change the job's Python")
     prefix, version, tag = said
     major, minor = map(int, version.split())
@@ -135,6 +141,52 @@ def _ask(path: Path, stamp: int, uid: int | None) -> Interpreter:
             "leave the interpreter empty, or name another"
         )
     return Interpreter(path, tag)
+
+
+def _answer(path: Path, uid: int | None) -> tuple[int, bytes]:
+    """Exit code and output of an interpreter that is asked what it is, and its end at once."""
+    try:
+        child = subprocess.Popen(
+            as_user(uid, [str(path), "-I", "-c", _QUESTION]),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise CannotStart(
+            f"{path} cannot be run ({error.strerror}); change the job's Python"
+        ) from None
+    end = time.monotonic() + _ANSWER_SECONDS
+    answer = b""
+    try:
+        with cast(IO[bytes], child.stdout) as pipe, selectors.DefaultSelector() as ready:
+            ready.register(pipe, selectors.EVENT_READ)
+            while (
+                len(answer) < _ANSWER_BYTES
+                and (left := end - time.monotonic()) > 0
+                and ready.select(left)
+            ):
+                data = os.read(pipe.fileno(), _ANSWER_BYTES)
+                if not data:
+                    break
+                answer += data
+            else:
+                raise CannotStart(
+                    f"{path} is no Python: it says too much or nothing for "
+                    f"{_ANSWER_SECONDS:.0f} s; change the job's Python"
+                )
+        # Looked at without reaping it: until then the group's id is nobody else's.
+        over = os.WEXITED | os.WNOWAIT | os.WNOHANG
+        while os.waitid(os.P_PID, child.pid, over) is None and time.monotonic() < end:
+            time.sleep(0.001)
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        status = child.wait()
+    return status, answer
 
 
 def request_digest(interpreter: Interpreter, requirements: Sequence[str]) -> str:
@@ -149,20 +201,57 @@ def find(
     """The environment, if it is built on this worker. Needs no network.
 
     `lock` is the one that the first worker to build these requirements got; without it, the
-    one that this worker resolved itself.
+    one that this worker resolved itself. Raises CannotStart where the lock is none.
     """
     if lock is None:
-        try:
-            file = root / "locks" / f"{request_digest(interpreter, requirements)}.txt"
-            lock = file.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        lock = _read_lock(root / "locks" / f"{request_digest(interpreter, requirements)}.txt")
+        if lock is None:
             return None
+    _check_lock(lock, requirements)
     folder = root / hashlib.sha256(f"{_identity(interpreter)}\n{lock}".encode()).hexdigest()[:20]
     python = folder / "bin" / "python"
     # The link is dangling where the base interpreter was taken away.
     if (folder / "ready").is_file() and python.exists():
         return Environment(python, lock)
     return None
+
+
+def _read_lock(file: Path) -> str | None:
+    """A lock that this worker resolved; None: there is none.
+
+    The folder is the jobs' own: what lies there may be a link, a pipe or without end.
+    """
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(file, flags)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CannotStart(f"the lock {file} cannot be read ({error.strerror}); remove it") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise CannotStart(f"the lock {file} is no plain file; remove it")
+        data = b""
+        while len(data) <= _LOCK_BYTES and (more := os.read(descriptor, _LOCK_BYTES + 1)):
+            data += more
+    finally:
+        os.close(descriptor)
+    if len(data) > _LOCK_BYTES:
+        raise CannotStart(f"the lock {file} is larger than {_LOCK_BYTES >> 20} MiB; remove it")
+    return data.decode(errors="replace")
+
+
+def _check_lock(lock: str, requirements: Sequence[str]) -> None:
+    """Refuse what is not exact versions with their hashes, or an archive that was asked for."""
+    *lines, rest = lock.split("\n")
+    for line in [*lines, rest] if rest else lines:
+        found = _LOCKED.fullmatch(line)
+        archive = found and found["archive"]
+        if found is None or (archive and not any(archive in each for each in requirements)):
+            raise CannotStart(
+                "the lock of its Python environment holds more than lines "
+                "name==version --hash=sha256:…, and is not used; change its requirements"
+            )
 
 
 def build(
@@ -180,6 +269,8 @@ def build(
     the worker's environment, of which pip gets what concerns its index. Two builders of the
     same environment wait for each other. Without a lock, pip resolves one first.
     """
+    if lock is not None:
+        _check_lock(lock, requirements)
     order = {
         "root": str(root),
         "request": request_digest(interpreter, requirements),

@@ -146,11 +146,11 @@ def _unpacked_ui(home: Path, folder: Path) -> str:
     place = folder.absolute() / f"ui-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
     if not place.is_dir():
         new = folder.absolute() / f"ui.{secrets.token_hex(4)}"
+        new.mkdir(mode=0o755, parents=True)
         for jar in found:
             with zipfile.ZipFile(jar) as packed:
-                packed.extractall(
-                    new, [name for name in packed.namelist() if "/ui/static/" in name]
-                )
+                names = [name for name in packed.namelist() if "/ui/static/" in name]
+                packed.extractall(new, names)
         try:
             # Renamed into place, so that nobody ever reads half of it.
             new.rename(place)

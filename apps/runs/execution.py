@@ -7,6 +7,7 @@ and what follows is said by the slot.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pwd
@@ -14,7 +15,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -52,6 +53,8 @@ _ERROR_BYTES = 64 * 1024
 #: Read of a log at one look, and at its end. Of what a job prints faster, lines go uncounted.
 _LOOK_BYTES = 32 << 20
 _LAST_LOOK_BYTES = 256 << 20
+#: What it may take a guard to hear that a lease was renewed.
+_NEWS_SECONDS = 0.5
 #: With less room than this the disk of the logs counts as full.
 _FULL_BYTES = 1 << 20
 
@@ -98,6 +101,9 @@ class Execution:
         self.deadline = deadline
         #: Set where the lease is gone: nothing may be written any more.
         self.is_lost = False
+        #: Set where the lease ran out while the child lived: then the guard has killed it, even
+        #: if the lease was renewed right after.
+        self._has_lapsed = False
         #: Set where the node goes back to its queue: the worker is to end.
         self.is_released = False
         #: Spark's application, newly found and not yet saved: (id, address of its UI).
@@ -142,7 +148,8 @@ class Execution:
             with self._reading:
                 handle, self._handle, self._reader = self._handle, -1, None
             if handle >= 0:
-                os.close(handle)
+                with contextlib.suppress(OSError):  # a disk that is full may say so only now
+                    os.close(handle)
 
     def _run(self) -> int | None:
         mine = self.mine
@@ -275,27 +282,43 @@ class Execution:
             except OSError:
                 bench.guard.ended(mark)
                 raise
-            bench.guard.started(mark, child.pid)
             self._child = child
+            with self._unhindered("its guard"):
+                bench.guard.started(mark, child.pid)
             if timeout is not None:
                 self._times_out_at = time.monotonic() + timeout
         # While the child runs: what the next one will not have to wait for.
-        bench.desks.sort()
-        bench.blanks.make()
+        with self._unhindered("the next one's desk"):
+            bench.desks.sort()
+            bench.blanks.make()
         child.wait()
-        bench.strays.end(mark)
+        with self._lock:
+            self._note_lapse(now() + 0.01)  # the guard was told milliseconds
+        with self._unhindered("its strays"):
+            bench.strays.end(mark)
         # Told before the leader is reaped: after that its group's id may be anyone's.
-        bench.guard.ended(mark)
+        with self._unhindered("its guard"):
+            bench.guard.ended(mark)
         with self._lock:
             self._child = self._times_out_at = self._kill_at = None
         return child.reap()
+
+    @contextlib.contextmanager
+    def _unhindered(self, what: str) -> Iterator[None]:
+        """From the child's start on it is waited for, and how it ended is told, come what may."""
+        try:
+            yield
+        except Exception:
+            logger.exception("attempt %s goes on without %s", self.mine.mark, what)
 
     def _keep_outputs(self, context: Context) -> None:
         try:
             left_out = insist(
                 lambda: store_outputs(self.mine, context.outputs_folder), self.is_ours
             )
-        except (OSError, ValueError) as error:  # a name may be no text
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:  # a name may be no text, a disk full: the job has ended
             left_out = [f"the outputs could not be kept: {error}"]
         for line in left_out:
             self._say(line)
@@ -308,7 +331,7 @@ class Execution:
             logger.warning("attempt %s: %s: %s", self.mine.mark, line, error)
 
     def _outcome(self, code: int | None, fault: str) -> Outcome | None:
-        if code is not None and code < 0 and now() >= self.deadline:
+        if code == -signal.SIGKILL and self._has_lapsed:
             # Unrenewed for a whole lease: the guard killed it. That is no failure of the node's.
             self.is_lost = True
         if self.is_lost or self.is_released:
@@ -338,7 +361,7 @@ class Execution:
         size = lines = 0
         tail = error = ""
         if self._handle >= 0 and self._log is not None:
-            try:
+            with self._unhindered("the end of its log"):
                 with self._reading:
                     reader = self._reader = self._reader or Reader(self._handle)
                     self._read_on(reader, _LAST_LOOK_BYTES)
@@ -346,8 +369,6 @@ class Execution:
                 tail = self._end_of_log(size, TAIL_BYTES)
                 if state in (NodeState.FAILED, NodeState.RETRYING):
                     error = last_error_line(self._end_of_log(size, _ERROR_BYTES))
-            except Exception:  # how the attempt ended is known, and counts for more
-                logger.exception("attempt %s: its log cannot be read", self.mine.mark)
         return Outcome(
             state=state,
             exit_code=code,
@@ -360,18 +381,22 @@ class Execution:
         )
 
     def _read_on(self, reader: Reader, most: int) -> None:
-        """Read on, and leave out the middle of a log that is too long. The caller is alone.
+        """Read on, so that lines are counted, then leave out the middle of a log too long.
 
-        Nothing that a disk or a job does to the log's files ends anything but this.
+        The caller has `_reading`. A middle that cannot be left out, on a full disk or where
+        the job put something in the way, costs space and nothing else.
         """
-        assert self._log is not None
+        log = self._log
         try:
-            self._log.keep_ends(self._handle, settings.LOG_LIMIT_BYTES)
-        except (OSError, ValueError) as error:
-            if not self._is_uncut:
-                logger.warning("attempt %s: its log is not cut: %s", self.mine.mark, error)
-            self._is_uncut = True
-        reader.advance(most)
+            reader.advance(most)
+        finally:
+            try:
+                if log is not None:
+                    log.keep_ends(self._handle, settings.LOG_LIMIT_BYTES)
+            except (OSError, ValueError) as error:
+                if not self._is_uncut:
+                    logger.warning("attempt %s: its log is not cut: %s", self.mine.mark, error)
+                self._is_uncut = True
 
     def _end_of_log(self, size: int, limit: int) -> str:
         data = os.pread(self._handle, limit, max(size - limit, 0))
@@ -386,7 +411,14 @@ class Execution:
         return not self.is_lost and now() < self.deadline
 
     def renewed(self, deadline: float) -> None:
-        self.deadline = deadline
+        """The lease goes on; a child whose guard may not hear of it in time does not."""
+        with self._lock:
+            if self._child is not None:
+                self._note_lapse(now() + _NEWS_SECONDS)
+            self.deadline = deadline
+
+    def _note_lapse(self, at: float) -> None:
+        self._has_lapsed = self._has_lapsed or at >= self.deadline
 
     def look(self) -> None:
         """Time out, kill what did not end in time, read the log on. Once a second."""

@@ -105,7 +105,7 @@ class Guard:
     def _write(self, line: str) -> None:
         try:
             os.write(self._pipe, line.encode() + b"\n")
-        except (BrokenPipeError, BlockingIOError) as why:
+        except OSError as why:
             # Dead, or frozen and its pipe full. The list has this line's news already.
             self._restart(str(why))
 
@@ -119,6 +119,7 @@ class Guard:
             self._process.wait()
         if self._pipe >= 0:
             os.close(self._pipe)
+            self._pipe = -1
         self._start()
         for mark, (group, deadline) in self._live.items():
             os.write(self._pipe, f"open {mark} {deadline:.3f}\ngroup {mark} {group}\n".encode())

@@ -32,7 +32,7 @@ from queue import Empty, SimpleQueue
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
 from apps.engine.states import NodeState
 from apps.nodes.process import Identity, Strays, hide_memory, kill_all_of, probe
@@ -42,6 +42,7 @@ from apps.runs.doorbell import ring
 from apps.runs.execution import Bench, Execution, insist
 from apps.runs.guard import Guard, now
 from apps.runs.logs import Blanks
+from apps.runs.models import NodeRun
 from apps.runs.services import sweep
 from apps.runs.services.advance import advance
 from apps.runs.services.hot_path import (
@@ -136,20 +137,21 @@ class Worker:
     def close(self) -> None:
         """Let what runs end within the grace, hand the rest back, and leave nothing behind."""
         self.drain()
-        if not self._none_held_within(settings.STOP_GRACE_SECONDS):
+        if not self._idle_within(settings.STOP_GRACE_SECONDS):
             for held in self._all_held():
                 logger.info("%s is handed back: this worker ends", held.mine.mark)
                 held.release(_DRAIN_GRACE_SECONDS)
-            self._none_held_within(_DRAIN_GRACE_SECONDS + 5)
+            self._idle_within(_DRAIN_GRACE_SECONDS + 5)
         self._closed.set()
         for thread in self._keepers:
             thread.join(timeout=5)
         self.guard.close()
         self._seat.leave()
 
-    def _none_held_within(self, seconds: float) -> bool:
+    def _idle_within(self, seconds: float) -> bool:
+        """Whether no slot is at work, be it only on its way to a claim."""
         with self._lock:
-            return self._lock.wait_for(lambda: not self._held and not self._requests, seconds)
+            return self._lock.wait_for(lambda: not self._busy, seconds)
 
     # --- slots ------------------------------------------------------------------------------
 
@@ -167,11 +169,15 @@ class Worker:
         with self._lock:
             if self._draining or self._busy >= self.slots:
                 return False
+            if self._threads <= self._busy:
+                try:
+                    threading.Thread(target=self._slot, name="slot", daemon=True).start()
+                except RuntimeError as error:  # as many as this machine allows
+                    logger.warning("%s cannot use all of its slots: %s", self.name, error)
+                    return False
+                self._threads += 1
             self._busy += 1
             self._work.put(queue_id)
-            if self._threads < self._busy:
-                self._threads += 1
-                threading.Thread(target=self._slot, name="slot", daemon=True).start()
         return True
 
     def _slot(self) -> None:
@@ -228,6 +234,12 @@ class Worker:
                 return self._finish(held, outcome)
             self._let_go(held)
             return None
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:
+            logger.exception("%s failed at %s", self.name, held.mine.mark)
+            why = f"the worker failed at it: {type(error).__name__}"
+            return self._finish(held, Outcome(NodeState.FAILED, reason=why))
         finally:
             self._drop(held)
 
@@ -241,9 +253,14 @@ class Worker:
             repeat, again, asked = again, True, now()
             return claim(queue_id, self.name, request, again=repeat)
 
+        if self._draining:
+            return None
         with self._open(request):
-            mine = insist(ask, lambda: now() < give_up)
-            return self._hold(mine, asked) if mine else None
+            mine = insist(ask, lambda: now() < give_up and not self._closed.is_set())
+            held = self._hold(mine, asked) if mine else None
+        if held is not None and self._draining:
+            held.release(0)  # so that it does not start
+        return held
 
     def _finish(self, held: Execution, outcome: Outcome) -> Execution | None:
         """Report an outcome, pass its bells on, and return the next attempt to run."""
@@ -264,7 +281,9 @@ class Worker:
             return None
         if following is not None and self._draining:
             following.release(0)  # so that it does not start
-        self._spread(done.bells)
+        # Whatever fails from here on: the next attempt is ours and has to be run.
+        with self._quiet("bells"):
+            self._spread(done.bells)
         if done.needs_advance:
             with self._quiet("advance"):
                 advance(held.mine.run_id)
@@ -403,10 +422,11 @@ class Worker:
                 self._let_wait(queue_id)
 
     def _find_orphans(self) -> None:
-        """Hand back what runs under this worker's name and nobody here holds.
+        """Give away what runs under this worker's name and nobody here holds.
 
-        A claim's reply may have been lost for good. While a request is open that was open when
-        the row was first seen, the row may be that request's.
+        A claim's reply may have been lost for good, or a slot failed in a way that it could not
+        tell. It costs a loss: what ends its slot each time must not run for ever. While a
+        request is open that was open when the row was first seen, the row may be that request's.
         """
         rows = sweep.orphans_of(self.name)
         with self._lock:
@@ -416,8 +436,16 @@ class Worker:
         for row in alone:
             if row in self._suspects and not self._suspects[row] & open_now:
                 logger.warning("node run %d, attempt %d is held by nobody here", *row)
-                sweep.hand_back(*row, self.name)
+                self._lose(*row)
         self._suspects = {row: self._suspects.get(row, open_now) for row in alone}
+
+    def _lose(self, node_run_id: int, attempt: int) -> None:
+        with transaction.atomic():
+            mine = NodeRun.objects.select_for_update(no_key=True, skip_locked=True).filter(
+                pk=node_run_id, attempt=attempt, state=NodeState.RUNNING, worker=self.name
+            )
+            for node in mine:
+                sweep.lose(node)
 
     def _tick_if_nobody_does(self) -> None:
         if sweep.pulse_is_old():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import zoneinfo
 from datetime import datetime, timedelta
@@ -20,6 +21,11 @@ from apps.workspaces.models import ApiToken, Member, ResourceQueue, TokenScope, 
 ADMIN = "admin"
 #: Every workspace starts with these; the second cannot be deleted.
 DEV_QUEUE, ROOT_QUEUE = "dev_queue", "root_queue"
+#: Not local[n]: how many tasks run at once is said by each job, which pays for them.
+_MASTER = re.compile(
+    r"local|yarn|spark://[^\s/:,]+:\d{1,5}(?:,[^\s/:,]+:\d{1,5})*"
+    r"|k8s://(?:https?://)?[^\s/:]+(?::\d{1,5})?(?:/\S*)?"
+)
 #: A token in clear begins with this, so that scanners of repositories find a leaked one.
 TOKEN_PREFIX = "runyard_"  # noqa: S105 -- the part that is no secret
 
@@ -143,7 +149,18 @@ def _check_queue(queue: ResourceQueue) -> None:
         faults.append(
             FieldFault("production", "choose development, production, or both as environment")
         )
+    if queue.spark_master and not _MASTER.fullmatch(queue.spark_master):
+        faults.append(FieldFault("spark_master", _master_fault(queue.spark_master)))
     _clean(queue, faults)
+
+
+def _master_fault(master: str) -> str:
+    if master.startswith("local"):
+        return f"{master!r}: write local; how many tasks run at once each job says, by driver cores"
+    return (
+        f"{master!r} is no Spark master; write local, spark://host:port, yarn or "
+        "k8s://https://host:port"
+    )
 
 
 def _clean(row: Workspace | ResourceQueue, faults: list[FieldFault] | None = None) -> None:

@@ -74,6 +74,35 @@ def test_path_that_leads_elsewhere_is_refused(path):
     assert not File.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("data", "data/daten.csv", "'data' is a file, and nothing can lie below it; choose "
+         "another path, or delete that file first"),
+        ("a/b", "a/b/c/d", "'a/b' is a file, and nothing can lie below it; choose another path, "
+         "or delete that file first"),
+        ("data/daten.csv", "data", "'data' is a folder, with 'data/daten.csv' in it; choose "
+         "another path, or delete what is in it first"),
+    ],
+)  # fmt: skip
+def test_path_cannot_be_a_file_and_a_folder(first, second, message):
+    caller = program()
+    caller.put(f"files/{first}", b"x")
+
+    refused = caller.put(f"files/{second}", b"y")
+
+    assert refused.status_code == 422
+    assert refused.json()["errors"] == [{"field": "path", "message": message}]
+    assert list(File.objects.values_list("path", flat=True)) == [first]
+
+
+def test_paths_that_begin_alike_lie_side_by_side():
+    caller = program()
+
+    for path in ("data", "data.csv", "data2/data", "data_/x%"):
+        assert caller.put(f"files/{quote(path)}", b"x").status_code == 200
+
+
 def test_names_of_any_language_go_up_and_come_down():
     caller = program()
     path = "daten/Überblick 数据 100%;x?.csv"

@@ -47,6 +47,26 @@ def test_job_is_created_with_its_draft():
     assert program().get(f"jobs/{shown['id']}").json() == shown
 
 
+def test_every_fault_of_a_job_comes_at_once_and_detail_names_the_fields():
+    bad = {"path": "a//b", "kind": "sql", "spec": {"row_limit": "x", "jars": "a.jar"},
+           "queue": "nope", "colour": 1}  # fmt: skip
+
+    created = program().post("jobs", bad)
+    saved = program().put(f"jobs/{create(kind='sql', spec={})['id']}/draft", {
+        "spec": {"row_limit": "x"}, "queue": "nope", "colour": 1})  # fmt: skip
+
+    assert created.status_code == saved.status_code == 422
+    assert sorted(fields(created)) == ["colour", "path", "queue", "spec.jars", "spec.row_limit"]
+    assert sorted(fields(saved)) == ["colour", "queue", "revision", "spec.row_limit"]
+    assert saved.json()["detail"] == (
+        "colour: there is no such field here; take it out; "
+        "spec.row_limit: is a string; give a whole number; "
+        "there is no queue 'nope' in this workspace; "
+        "send the revision that you began at, or its ETag as If-Match"
+    )
+    assert Job.objects.count() == 1
+
+
 def test_draft_may_lack_something_and_says_what():
     shown = create(kind="spark_jar", spec={})
 

@@ -3,9 +3,11 @@ from __future__ import annotations
 import ast
 import base64
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -231,3 +233,107 @@ def test_default_interpreter_is_the_machines_not_the_products():
 
     assert check_interpreter(path).path == path
     assert Path(sys.prefix) not in path.parents
+
+
+HASH = "--hash=sha256:" + "0a" * 32
+MORE = (
+    "the lock of its Python environment holds more than lines name==version "
+    "--hash=sha256:…, and is not used; change its requirements"
+)
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        pytest.param(f"acme==1.0 {HASH}\n--index-url https://evil.example/\n", id="an option"),
+        pytest.param(f"acme==1.0 {HASH} --config-settings=a=b\n", id="an option on a line"),
+        pytest.param("acme==1.0\n", id="no hash"),
+        pytest.param(f"acme==1.0 {HASH}\\\n", id="a line that goes on"),
+        pytest.param(f"acme>=1.0 {HASH}\n", id="no exact version"),
+        pytest.param(f"acme==1.0 {HASH}\r-e .\n", id="another line end"),
+        pytest.param(f"acme @ file:///etc {HASH}\n", id="a file"),
+        pytest.param(f"acme @ https://evil.example/a.whl {HASH}\n", id="an archive unasked"),
+        pytest.param("\n", id="an empty line"),
+    ],
+)
+def test_lock_that_says_more_than_versions_and_hashes_is_refused(tmp_path, builder, lock):
+    with pytest.raises(CannotStart) as used:
+        found(tmp_path, ["acme"], lock)
+    with pytest.raises(CannotStart) as built:
+        builder("root", ["acme"], lock)
+    _lock_file(tmp_path).write_text(lock, newline="")
+    with pytest.raises(CannotStart) as read:
+        found(tmp_path, ["acme"])
+
+    assert [str(each.value) for each in (used, built, read)] == [MORE] * 3
+
+
+def test_lock_may_hold_the_archive_that_was_asked_for(tmp_path):
+    archive = "https://example.org/a.whl"
+
+    lock = f"acme @ {archive} {HASH}\n"
+
+    assert found(tmp_path, [f"acme @ {archive}"], lock) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        pytest.param(os.mkfifo, "is no plain file", id="a pipe"),
+        pytest.param(os.mkdir, "is no plain file", id="a folder"),
+        pytest.param(
+            lambda path: os.symlink("/dev/zero", path),
+            "cannot be read (Too many levels of symbolic links)",
+            id="a link",
+        ),
+        pytest.param(
+            lambda path: (path.touch(), os.truncate(path, 1 << 40)),
+            "is larger than 1 MiB",
+            id="a terabyte",
+        ),
+    ],
+)
+def test_what_a_job_puts_in_a_locks_place_is_refused_at_once(tmp_path, make, reason):
+    file = _lock_file(tmp_path)
+    make(file)
+
+    with pytest.raises(CannotStart) as refused:
+        found(tmp_path, ["acme"])
+
+    assert str(refused.value) == f"the lock {file} {reason}; remove it"
+
+
+def _lock_file(root: Path) -> Path:
+    digest = request_digest(check_interpreter(default_interpreter()), ["acme"])
+    (root / "locks").mkdir()
+    return root / "locks" / f"{digest}.txt"
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        pytest.param("exec cat /dev/zero", "{0} is no Python: it says too much or nothing for "
+                     "10 s; change the job's Python", id="without end"),
+        pytest.param("sleep 1000 & exec sleep 1000", "{0} is no Python: it says too much or "
+                     "nothing for 1 s; change the job's Python", id="silent"),
+        pytest.param("exec >&-; exec sleep 1000", "{0} is no Python; change the job's Python",
+                     id="silent with its output closed"),
+        pytest.param("echo /; echo 3 x; echo y", "{0} is no Python; change the job's Python",
+                     id="no version"),
+    ],
+)  # fmt: skip
+def test_interpreter_that_does_not_answer_is_refused_and_ended(
+    tmp_path, monkeypatch, script, reason
+):
+    if "sleep" in script:
+        monkeypatch.setattr("apps.nodes.python_environments._ANSWER_SECONDS", 1.0)
+    path = tmp_path / "python"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    began = time.monotonic()
+
+    with pytest.raises(CannotStart) as refused:
+        check_interpreter(path)
+
+    assert str(refused.value) == reason.format(path)
+    assert time.monotonic() - began < 8

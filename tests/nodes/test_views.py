@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from io import BytesIO
 
 import pytest
@@ -284,6 +285,28 @@ def test_a_file_goes_up_and_comes_down_byte_for_byte():
     assert row.path == "a.bin"
     assert answer.headers["Content-Disposition"] == 'attachment; filename="a.bin"'
     assert answer.headers["Content-Length"] == "5"
+
+
+def test_an_empty_file_goes_up():
+    sent = {"content": SimpleUploadedFile("__init__.py", b""), "path": "etl/__init__.py"}
+
+    answer = member().post(f"{FILES}upload/", sent)
+
+    assert answer.headers["Location"] == FILES
+    assert list(File.objects.values_list("path", "size")) == [("etl/__init__.py", 0)]
+
+
+def test_a_path_that_is_a_folder_is_refused_at_its_field():
+    put_file(workspace(), "data/daten.csv", BytesIO(b"x"), user=None)
+    sent = {"content": SimpleUploadedFile("data", b"a"), "path": ""}
+
+    answer = member().post(f"{FILES}upload/", sent)
+
+    assert answer.status_code == 422
+    assert [unescape(error) for error in errors(answer.content.decode())] == [
+        "'data' is a folder, with 'data/daten.csv' in it; choose another path, or delete what is "
+        "in it first"
+    ]
 
 
 @pytest.mark.parametrize("path", ["../up", "/etc/passwd", "a/../../b", "a//b"])

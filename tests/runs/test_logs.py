@@ -166,9 +166,35 @@ def test_reader_counts_lines_and_hands_on_all_bytes(log, handle, text, lines):
     reader = Reader(handle, seen.extend)
     for at in range(0, len(text), 3 << 20):
         os.write(handle, text[at : at + (3 << 20)])
-        reader.advance()
+        reader.advance(16 << 20)
 
     assert (reader.lines, reader.position, bytes(seen)) == (lines, len(text), text)
+
+
+def test_reader_passes_over_terabytes_of_nothing(log, handle):
+    seen = bytearray()
+    reader = Reader(handle, seen.extend)
+    os.write(handle, b"begin\n")
+    os.ftruncate(handle, 3 << 40)
+    os.write(handle, b"amid\n")
+    os.ftruncate(handle, 6 << 40)
+
+    reader.advance(16 << 20)
+
+    assert (reader.lines, reader.position) == (3, 6 << 40)  # the last one is of NULs
+    assert bytes(seen).replace(b"\0", b"") == b"begin\namid\n"
+
+
+def test_reader_reads_no_more_at_once_than_it_was_told(log, handle):
+    os.write(handle, b"x\n" * (4 << 20))
+    reader = Reader(handle)
+
+    positions = []
+    for _ in range(3):
+        reader.advance(3 << 20)
+        positions.append(reader.position >> 20)
+
+    assert (positions, reader.lines) == ([3, 6, 8], 4 << 20)
 
 
 def test_full_disk_fails_the_job_and_not_the_log(tmp_path):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from django.db import connection, transaction
@@ -21,6 +22,7 @@ from apps.nodes.services.files import open_blob, put_file
 from apps.runs import doorbell, worker
 from apps.runs.logs import log_of
 from apps.runs.models import Attempt, NodeRun, Output
+from apps.runs.services.hot_path import claim
 from apps.runs.services.stop import stop_node, stop_run
 from apps.workspaces.models import ResourceQueue
 from tests.factories import by_hand, job, published, workspace
@@ -225,6 +227,54 @@ def test_log_above_its_limit_keeps_its_ends_and_the_job_goes_on(start):
     assert log.read(0, 4).data == b"1\n2\n"
     assert left - begin > 6_500_000
     assert log.path.stat().st_blocks * 512 < 200_000
+
+
+def test_finished_job_is_not_run_again_because_its_log_cannot_be_cut(start, home, tmp_path):
+    """On a full disk, or where the job put a folder in the way of the note."""
+    start(log_limit_bytes=64 * 1024, job_uid_base=0)
+    script = f"""
+        echo x >> {tmp_path}/starts
+        mkdir {home.logs}/$RUNYARD_RUN/$RUNYARD_ATTEMPT.new
+        seq 100000
+    """
+    run = by_hand(published("a", content=script))
+
+    ticking(lambda: ended(run), "the run's end")
+
+    assert (run.state, (tmp_path / "starts").read_text()) == (RunState.SUCCEEDED, "x\n")
+    assert (only(run).log_bytes, only(run).log_lines) == (588_895, 100_000)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param("truncate -s 3T /dev/stdout", id="terabytes of nothing"),
+        pytest.param("env -i setsid yes &", id="one that goes on writing"),
+    ],
+)
+def test_one_jobs_log_holds_up_neither_itself_nor_another_jobs_time_limit(start, script):
+    start(job_uid_base=0)
+    slow = job("slow", "sleep 100")
+    odd = by_hand(published("odd", uses={"odd": job("odd", script)}, name="odd"))
+    other = by_hand(published("a", uses={"a": slow}, name="slow", node={"timeout_seconds": 1}))
+
+    until(lambda: ended(odd) and ended(other), "both ends")
+
+    assert (odd.state, only(other).reason) == (RunState.SUCCEEDED, "timed out after 1 s")
+
+
+def test_node_that_no_slot_holds_is_given_away_and_that_costs_a_loss(start, monkeypatch):
+    worker = start()
+    monkeypatch.setattr(doorbell, "ring", lambda bells, **_: None)
+    run = by_hand(published("a"))
+    node = run.nodes.get()
+    claim(node.queue_id, worker.name, uuid4())  # its reply is lost
+
+    ticking(lambda: ended(run), "the run's end")
+
+    node.refresh_from_db()
+    assert (attempts(node), node.losses) == (["lost", "succeeded"], 1)
+    assert f"node run {node.pk}, attempt 1 is held by nobody here" in worker.said()
 
 
 # --- others in the way ----------------------------------------------------------------------

@@ -124,6 +124,57 @@ def test_queue_that_cannot_be(body, fields):
     assert [each["field"] for each in response.json()["errors"]] == fields
 
 
+@pytest.mark.parametrize(
+    "master",
+    [
+        "local",
+        "yarn",
+        "spark://one:7077",
+        "spark://10.0.0.1:7077,two.example.org:7077",
+        "k8s://https://kubernetes.default.svc:443",
+        "k8s://10.0.0.1:6443",
+        "k8s://https://cloud.example.org/clusters/1",
+    ],
+)
+def test_queue_takes_a_spark_master(master):
+    made = program().post("queues", {**NEW, "spark_master": master})
+
+    assert (made.status_code, made.json().get("spark_master")) == (201, master)
+
+
+@pytest.mark.parametrize(
+    ("master", "message"),
+    [
+        *(
+            (
+                master,
+                f"'{master}' is no Spark master; write local, spark://host:port, yarn or "
+                "k8s://https://host:port",
+            )
+            for master in ("foo", "spark://host", "spark://", "yarn x", "k8s://", "YARN")
+        ),
+        *(
+            (
+                master,
+                f"'{master}': write local; how many tasks run at once each job says, by driver "
+                "cores",
+            )
+            for master in ("local[4]", "local[*]", "local ")
+        ),
+    ],
+)
+def test_queue_refuses_what_is_no_spark_master(master, message):
+    caller = program()
+
+    made = caller.post("queues", {**NEW, "spark_master": master})
+    edited = caller.patch("queues/root_queue", {"spark_master": master})
+
+    for response in (made, edited):
+        assert response.status_code == 422
+        assert response.json()["errors"] == [{"field": "spark_master", "message": message}]
+    assert ResourceQueue.objects.get(name="root_queue").spark_master == "local"
+
+
 def test_edit_with_an_unknown_field_changes_nothing():
     response = program().patch("queues/root_queue", {"capacity": 1, "name": "other"})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from django.db.models import QuerySet
@@ -19,7 +19,7 @@ from rest_framework.views import APIView
 from apps.core.api.access import TokenAuthentication, covers
 from apps.core.api.description import Schema
 from apps.core.api.operation import Bytes, Operation, Place, operation_of
-from apps.core.api.problems import TooLarge, problem_of
+from apps.core.api.problems import TooLarge, field_faults, problem_of
 from apps.core.api.reading import read_json
 from apps.core.errors import Denied, FieldFault, Invalid, NotFound
 from apps.core.paging import newest_first
@@ -138,16 +138,28 @@ class Endpoint(APIView):
 
     # --- what was sent ---
 
-    def body(self) -> dict[str, Any]:
+    def body(
+        self, further: Callable[[Mapping[str, Any]], Iterable[FieldFault]] | None = None
+    ) -> dict[str, Any]:
         """The JSON body as the operation declares it; nothing at all counts as {}.
+
+        `further` says what else is wrong in the body as it was sent, where fields may be missing
+        or of another type; what it says of a field that is at fault already is left out.
 
         Raises Invalid with every fault.
         """
         shape = self.declared.body
         assert shape is not None  # noqa: S101
         assert not isinstance(shape, Bytes)  # noqa: S101
-        given = shape(data=self._json(), context={"workspace": getattr(self, "workspace", None)})
-        given.is_valid(raise_exception=True)
+        sent = self._json()
+        given = shape(data=sent, context={"workspace": getattr(self, "workspace", None)})
+        given.is_valid(raise_exception=further is None)
+        faults = list(field_faults(given.errors))
+        if further is not None and isinstance(sent, Mapping):
+            known = {fault.field for fault in faults}
+            faults += [fault for fault in further(sent) if fault.field not in known]
+        if faults:
+            raise Invalid(faults)
         return given.validated_data
 
     def _json(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -79,10 +80,11 @@ def problem_of(error: Exception, context: dict[str, Any]) -> Response:
             if isinstance(error, Conflict) and error.current is not None:
                 shape = context["view"].shows
                 current = shape(error.current).data if shape else None
+            detail = str(error) if errors is None else "; ".join(map(_words, errors))
             wait = {"Retry-After": str(error.seconds)} if isinstance(error, TooMany) else {}
-            return problem(status, str(error), errors=errors, current=current, headers=wait)
+            return problem(status, detail, errors=errors, current=current, headers=wait)
         case serializers.ValidationError():
-            faults = list(_faults(error.detail))
+            faults = list(field_faults(error.detail))
             return problem(422, "; ".join(map(_words, faults)), errors=faults)
         case exceptions.APIException():
             headers = {"WWW-Authenticate": header} if (header := _challenge(error)) else {}
@@ -109,7 +111,11 @@ def _challenge(error: exceptions.APIException) -> str | None:
 
 
 def _words(fault: FieldFault) -> str:
-    return f"{fault.field}: {fault.message}" if fault.field else fault.message
+    """A fault as a sentence that names its field, once."""
+    names_it = not fault.field or re.search(
+        rf"(?<![\w.]){re.escape(fault.field)}(?![\w.])", fault.message
+    )
+    return fault.message if names_it else f"{fault.field}: {fault.message}"
 
 
 #: Ours for the rest framework's: what is wrong, and the fix.
@@ -122,20 +128,20 @@ _MESSAGES = {
 }
 
 
-def _faults(detail: Any, place: str = "") -> Iterator[FieldFault]:
+def field_faults(detail: Any, place: str = "") -> Iterator[FieldFault]:
     """The rest framework's nested faults, each with its place: `nodes[1].retries`."""
     if isinstance(detail, Mapping):
         for name, inside in detail.items():
             if name == "non_field_errors":
-                yield from _faults(inside, place)
+                yield from field_faults(inside, place)
             elif isinstance(name, int):  # of a list in a JSONField
-                yield from _faults(inside, f"{place}[{name}]")
+                yield from field_faults(inside, f"{place}[{name}]")
             else:
-                yield from _faults(inside, f"{place}.{name}" if place else str(name))
+                yield from field_faults(inside, f"{place}.{name}" if place else str(name))
     elif isinstance(detail, list):
         for number, inside in enumerate(detail):
             nested = isinstance(inside, Mapping | list)
-            yield from _faults(inside, f"{place}[{number}]" if nested else place)
+            yield from field_faults(inside, f"{place}[{number}]" if nested else place)
     else:
         text = _MESSAGES.get(getattr(detail, "code", ""), str(detail))
         yield FieldFault(place, text[:1].lower() + text[1:].rstrip("."))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
+from pathlib import PurePosixPath
 from typing import IO
 
 from django.core.files.base import File as Stored
@@ -39,17 +41,29 @@ def blob_name(sha256: str) -> str:
     return f"{sha256[:2]}/{sha256}"
 
 
-def store(content: IO[bytes]) -> tuple[str, int]:
-    """Keep these bytes; their sha256 and size. The same bytes are kept once."""
+class TooLarge(Exception):
+    """There are more bytes than the caller allows."""
+
+
+def store(content: IO[bytes], *, most: int | None = None) -> tuple[str, int]:
+    """Keep these bytes, at most `most` of them; their sha256 and size. The same are kept once.
+
+    Read once, into a file of ours: whoever owns what is read may change it meanwhile, and
+    what is kept has to be what was hashed. Raises TooLarge.
+    """
     hashed, size = hashlib.sha256(), 0
     content.seek(0)
-    while chunk := content.read(_CHUNK):
-        hashed.update(chunk)
-        size += len(chunk)
-    name = blob_name(hashed.hexdigest())
-    if not default_storage.exists(name):
-        content.seek(0)
-        default_storage.save(name, Stored(content))
+    with tempfile.TemporaryFile() as own:
+        while chunk := content.read(_CHUNK):
+            size += len(chunk)
+            if most is not None and size > most:
+                raise TooLarge
+            hashed.update(chunk)
+            own.write(chunk)
+        name = blob_name(hashed.hexdigest())
+        if not default_storage.exists(name):
+            own.seek(0)
+            default_storage.save(name, Stored(own))
     return hashed.hexdigest(), size
 
 
@@ -59,16 +73,40 @@ def open_blob(sha256: str) -> Stored[bytes]:
 
 
 def put_file(workspace: Workspace, path: str, content: IO[bytes], *, user: User | None) -> File:
-    """Upload a file, or a new state of it. Published versions keep the bytes that they had."""
+    """Upload a file, or a new state of it. Published versions keep the bytes that they had.
+
+    Raises Invalid for a path that could not lie beside the others in one folder.
+    """
     check_path(path)
     sha256, size = store(content)
     with transaction.atomic():
+        # Of two who upload `a` and `a/b` at once, one is told.
+        Workspace.objects.select_for_update(no_key=True).get(pk=workspace.pk)
+        _check_place(workspace, path)
         file, _ = File.objects.update_or_create(
             workspace=workspace,
             path=path,
             defaults={"sha256": sha256, "size": size, "uploaded_by": user},
         )
     return file
+
+
+def _check_place(workspace: Workspace, path: str) -> None:
+    """Raise Invalid where the path is a folder of other files, or lies below a file."""
+    files = File.objects.filter(workspace=workspace).order_by("path")
+    above = [str(folder) for folder in PurePosixPath(path).parents]
+    if file := files.filter(path__in=above).first():
+        raise Invalid(
+            f"{file.path!r} is a file, and nothing can lie below it; choose another path, or "
+            "delete that file first",
+            "path",
+        )
+    if file := files.filter(path__startswith=f"{path}/").first():
+        raise Invalid(
+            f"{path!r} is a folder, with {file.path!r} in it; choose another path, or delete what "
+            "is in it first",
+            "path",
+        )
 
 
 def delete_file(file: File) -> None:

@@ -32,7 +32,7 @@ def create_job(
 
     A draft may still be incomplete: what it lacks is said when it is published or run.
     """
-    _check_path(path)
+    check_job_path(path)
     _kind(kind)
     job = Job(
         workspace=workspace, path=path, kind=kind, draft=spec or {}, queue=queue, created_by=user
@@ -68,7 +68,7 @@ def save_draft(
 @transaction.atomic
 def move_job(job: Job, path: str) -> Job:
     """Give a job another path; nodes keep it by id. Raises Invalid, Conflict."""
-    _check_path(path)
+    check_job_path(path)
     job.path = path
     try:
         with transaction.atomic():
@@ -102,7 +102,8 @@ def publish_job(job: Job, *, remarks: str, user: User | None) -> JobVersion:
 
     Raises Invalid with every fault of the draft, Conflict if nothing has changed.
     """
-    job = Job.objects.select_for_update(of=["self"]).select_related("published").get(pk=job.pk)
+    # What is published is read after the lock: a publish that this one waited for changed it.
+    job = Job.objects.select_for_update().get(pk=job.pk)
     version = _frozen(job, user)
     if job.published and job.published.digest == version.digest:
         raise Conflict(
@@ -183,7 +184,7 @@ def _kind(name: str) -> Kind:
         raise Invalid(str(error), "kind") from None
 
 
-def _check_path(path: str) -> None:
+def check_job_path(path: str) -> None:
     """Job paths stand in URLs, trees and file names: `folder/name`, up to 255 characters."""
     if len(path) > 255 or not all(_PART.fullmatch(part) for part in path.split("/")):
         raise Invalid(

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from apps.core.errors import FieldFault, Invalid
+from apps.core.errors import Conflict, FieldFault, Invalid
 from apps.engine.graph import Graph
 from apps.engine.states import Hold, NodeState, Trigger
 from apps.nodes.kinds.registry import kind as kind_named
@@ -61,13 +61,18 @@ def launch(
     which have succeeded in an earlier run of the same version. Buttons, REST, scheduler,
     backfill and the wire doors all come through here.
 
-    Raises Invalid, naming each node, if a job is not published, or a queue is missing, not
-    for this trigger's environment, or smaller than what the node asks.
+    Raises Conflict if the workflow was deleted; Invalid, naming each node, if a job is not
+    published, or a queue is missing, not for this trigger's environment, or smaller than what
+    the node asks.
     """
     owner: Workflow | Job
     columns: dict[str, Any]
     if isinstance(what, WorkflowVersion):
-        owner, plan = what.workflow, _plan_of_workflow(what, trigger, queue)
+        # Under lock, so that none starts beside its deletion.
+        owner = Workflow.objects.select_for_update(no_key=True).get(pk=what.workflow_id)
+        if owner.deleted_at is not None:
+            raise Conflict(f"workflow {owner.name!r} was deleted; its runs can only be read")
+        plan = _plan_of_workflow(what, trigger, queue)
         settings = what.graph["settings"]
         columns = {
             "workflow": owner,

@@ -6,6 +6,7 @@ between two nodes of a chain it asks nothing.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -73,11 +74,16 @@ def _job_facts(job_version_id: int) -> JobFacts:
 def fetch_file(sha256: str, target: Path) -> None:
     """Copy the bytes of a workspace file to `target`, whose folder exists.
 
-    Raises FileNotFoundError if the storage has lost them.
+    Raises FileNotFoundError if the storage has lost them, OSError if it gives others.
     """
+    hashed = hashlib.sha256()
     with open_blob(sha256) as source, target.open("xb") as copy:
         while chunk := source.read(_CHUNK):
+            hashed.update(chunk)
             copy.write(chunk)
+    if hashed.hexdigest() != sha256:
+        target.unlink()
+        raise OSError(f"the storage holds other bytes than {target.name} had; upload it anew")
 
 
 def spark_master(queue_id: int) -> str:

@@ -26,11 +26,8 @@ def publish(
     Raises Invalid with every fault of the draft, each naming its node; Conflict if nothing
     has changed, or the draft has moved on.
     """
-    workflow = (
-        Workflow.objects.select_for_update(of=["self"])
-        .select_related("published")
-        .get(pk=workflow.pk)
-    )
+    # What is published is read after the lock: a publish that this one waited for changed it.
+    workflow = Workflow.objects.select_for_update().get(pk=workflow.pk)
     if revision is not None and revision != workflow.revision:
         raise Conflict(
             f"the draft of {workflow.name!r} is at revision {workflow.revision}, you looked at "
