@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from django.contrib.auth.views import LoginView
 from django.urls import include, path
 
-from apps.workspaces.views import log_out
+from apps.workspaces.views import LogIn, log_out
 
 urlpatterns = [
-    path("login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("login/", LogIn.as_view(), name="login"),
     path("logout/", log_out, name="logout"),
     path("api/", include("config.api_urls")),
     path("", include("apps.workspaces.urls")),

@@ -49,6 +49,14 @@ class Invalid(ApplicationError):
         self.faults = tuple(faults)
 
 
+class TooMany(ApplicationError):
+    """Too often, or too much at once; the same is allowed in `seconds`."""
+
+    def __init__(self, message: str, seconds: int) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
 def faults_of(check: Callable[..., object], *arguments: Any) -> tuple[FieldFault, ...]:
     """What a check finds wrong, where several are asked before anything is said."""
     try:

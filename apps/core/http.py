@@ -14,13 +14,14 @@ from django_htmx.http import HttpResponseClientRedirect
 from django_htmx.middleware import HtmxDetails
 from whitenoise.middleware import WhiteNoiseMiddleware
 
-from apps.core.errors import ApplicationError, Conflict, Denied, Invalid, NotFound
+from apps.core.errors import ApplicationError, Conflict, Denied, Invalid, NotFound, TooMany
 
 STATUS: dict[type[ApplicationError], int] = {
     NotFound: 404,
     Denied: 403,
     Conflict: 409,
     Invalid: 422,
+    TooMany: 429,
 }
 
 

@@ -6,9 +6,23 @@ from decimal import Decimal
 from zoneinfo import available_timezones
 
 from django import forms
+from django.contrib.auth.forms import AuthenticationForm
 
 from apps.core.forms import Form
+from apps.workspaces.logging_in import log_in
 from apps.workspaces.models import ResourceQueue
+
+
+class LoginForm(AuthenticationForm):
+    def clean(self) -> dict[str, object]:
+        """Raises TooMany."""
+        name, password = self.cleaned_data.get("username"), self.cleaned_data.get("password")
+        if name and password and self.request:
+            self.user_cache = log_in(self.request, name, password)
+            if self.user_cache is None:
+                raise self.get_invalid_login_error()
+            self.confirm_login_allowed(self.user_cache)
+        return self.cleaned_data
 
 
 class WorkspaceForm(Form):

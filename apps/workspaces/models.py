@@ -156,3 +156,16 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class LoginFailures(models.Model):
+    """Failed logins since `began_at`. Here, since every web process has to know of them."""
+
+    #: SHA-256 of an account, an address or both: not what somebody typed as a user name, which
+    #: now and then is a password.
+    key = models.CharField(max_length=64, primary_key=True)
+    began_at = models.DateTimeField(db_index=True)
+    count = models.PositiveIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.count} since {self.began_at}"

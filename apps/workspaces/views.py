@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import LoginView
 from django.db.models import Count, IntegerField, OuterRef, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
@@ -14,7 +15,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from apps.core.errors import Conflict, Denied, Invalid
+from apps.core.errors import Conflict, Denied, Invalid, TooMany
 from apps.core.http import fragment, go, page
 from apps.engine.roles import Permission
 from apps.engine.states import RunState
@@ -23,9 +24,23 @@ from apps.runs.models import Run
 from apps.runs.shown import with_line
 from apps.workflows.models import Workflow
 from apps.workspaces.access import Request, require
-from apps.workspaces.forms import QueueForm, WorkspaceForm
+from apps.workspaces.forms import LoginForm, QueueForm, WorkspaceForm
 from apps.workspaces.models import ResourceQueue, Workspace
 from apps.workspaces.services import create_queue, create_workspace, delete_queue, edit_queue
+
+
+class LogIn(LoginView):
+    authentication_form = LoginForm
+    redirect_authenticated_user = True
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            return super().post(request, *args, **kwargs)
+        except TooMany as error:
+            context = self.get_context_data(form=LoginForm(request), trouble=str(error))
+            response = self.render_to_response(context, status=429)
+            response["Retry-After"] = str(error.seconds)
+            return response
 
 
 @require_POST

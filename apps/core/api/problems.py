@@ -15,7 +15,7 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions, serializers
 from rest_framework.response import Response
 
-from apps.core.errors import ApplicationError, Conflict, FieldFault, Invalid
+from apps.core.errors import ApplicationError, Conflict, FieldFault, Invalid, TooMany
 from apps.core.http import STATUS
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,8 @@ def problem_of(error: Exception, context: dict[str, Any]) -> Response:
                 shape = context["view"].shows
                 current = shape(error.current).data if shape else None
             detail = str(error) if errors is None else "; ".join(map(_words, errors))
-            return problem(status, detail, errors=errors, current=current)
+            wait = {"Retry-After": str(error.seconds)} if isinstance(error, TooMany) else {}
+            return problem(status, detail, errors=errors, current=current, headers=wait)
         case serializers.ValidationError():
             faults = list(field_faults(error.detail))
             return problem(422, "; ".join(map(_words, faults)), errors=faults)
