@@ -50,6 +50,10 @@ shift
 exec "$@"
 """
 
+#: How long a process that was killed is waited for, and all strays of an attempt together.
+_KILL_SECONDS = 0.2
+_END_SECONDS = 2.0
+
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -337,14 +341,20 @@ class Strays:
     def end(self, mark: str) -> int:
         """Kill the strays of one attempt, which has ended, and say how many there were.
 
-        What they had started becomes a stray when they die, hence the loop.
+        What they had started becomes a stray when they die, hence the loop. One that is stuck
+        in the kernel is not waited for, and of those that multiply faster than they are killed
+        the next sweep has the rest: others wait for the lock.
         """
-        count = 0
+        killed: set[int] = set()
+        patience = time.monotonic() + _END_SECONDS
         with self._lock:
-            while found := [pid for pid in self._children() if _attempt(pid) == mark]:
-                count += len(found)
-                self._kill(found)
-        return count
+            while time.monotonic() < patience:
+                strays = {pid for pid in self._children() if _attempt(pid) == mark}
+                if strays <= killed:
+                    break
+                killed |= strays
+                self._kill(list(strays))
+        return len(killed)
 
     def sweep(self, live: Callable[[], frozenset[str]]) -> int:
         """Kill the strays whose attempt is over, reap those that have ended by themselves.
@@ -382,7 +392,7 @@ class Strays:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        patience = time.monotonic() + 0.5
+        patience = time.monotonic() + _KILL_SECONDS
         while (pids := [pid for pid in pids if not _reap(pid)]) and time.monotonic() < patience:
             time.sleep(0.001)
 

@@ -14,12 +14,16 @@ import contextlib
 import itertools
 import os
 import shutil
+import stat
 import threading
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from apps.nodes.kinds.base import FOLDERS, Command
+
+#: Of a file or folder: inode, type and mode, owner, group.
+Traits = tuple[int, int, int, int]
 
 
 @dataclass
@@ -31,6 +35,8 @@ class Desk:
     kind: str
     #: Files that lie there, put by us.
     files: set[str] = field(default_factory=set)
+    #: Which files and folders these were, whose, and open to whom.
+    _laid: dict[str, Traits] = field(default_factory=dict)
 
     def lay_out(self, command: Command) -> None:
         """Put a command's files and folders in their places, for the worker's user alone."""
@@ -53,18 +59,38 @@ class Desk:
                 while data:
                     data = data[file.write(data) :]
                 file.truncate()
+                self._laid[name] = _traits(os.fstat(file.fileno()))
         self.files = set(command.files)
 
+    def note(self, name: str) -> None:
+        """Remember what a folder is like, to know it again; "": the desk itself."""
+        self._laid[name] = _traits(os.stat(self.path / name, follow_symlinks=False))
+
     def is_clean(self) -> bool:
-        """Whether all that we put there lies there, and nothing else."""
-        with os.scandir(self.path) as entries:
-            found = {entry.name: entry for entry in entries}
-        return (
-            found.keys() == self.files | set(FOLDERS)
-            and all(found[name].is_file(follow_symlinks=False) for name in self.files)
-            and all(found[name].is_dir(follow_symlinks=False) for name in FOLDERS)
-            and not any(os.listdir(found[name].path) for name in FOLDERS)
-        )
+        """Whether all that we put there lies there as it was, and nothing else.
+
+        The very same files, by no other name too: through that, one job would read what the
+        next one is to do.
+        """
+        try:
+            with os.scandir(self.path) as entries:
+                found = {entry.name: entry for entry in entries}
+            return (
+                found.keys() == self.files | set(FOLDERS)
+                and all(self._is_as_laid(name) for name in ("", *self.files, *FOLDERS))
+                and not any(os.listdir(found[name].path) for name in FOLDERS)
+            )
+        except OSError:  # gone, or closed to us
+            return False
+
+    def _is_as_laid(self, name: str) -> bool:
+        now = os.stat(self.path / name, follow_symlinks=False)
+        alone = stat.S_ISDIR(now.st_mode) or now.st_nlink == 1
+        return alone and self._laid[name] == _traits(now)
+
+
+def _traits(found: os.stat_result) -> Traits:
+    return found.st_ino, found.st_mode, found.st_uid, found.st_gid
 
 
 class Desks:
@@ -86,9 +112,9 @@ class Desks:
             if self._free[kind]:
                 return self._free[kind].pop()
         desk = Desk(self.above / f"{kind}-{next(self._numbers)}", kind)
-        os.mkdir(desk.path, 0o700)
-        for name in FOLDERS:
+        for name in ("", *FOLDERS):
             os.mkdir(desk.path / name, 0o700)
+            desk.note(name)
         return desk
 
     def leave(self, desk: Desk) -> None:

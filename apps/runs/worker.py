@@ -70,6 +70,8 @@ _PASS_SECONDS = 0.1
 _LOCK_SECONDS = 2
 #: A worker's folder in which no life was shown for so long belongs to nobody any more.
 _SILENT_SECONDS = 86_400
+#: How long one look kills what a dead worker left. Meanwhile nobody watches the children.
+_CLEAR_SECONDS = 0.5
 #: What a child gets between SIGTERM and SIGKILL when its worker ends.
 _DRAIN_GRACE_SECONDS = 3.0
 
@@ -543,6 +545,14 @@ class Seat:
                 if host == socket.gethostname() and worker:
                     count = kill_all_of(worker)
                     logger.info("worker %s is gone; killed %d processes of it", worker, count)
+                    # One that started another while it was looked for left that one.
+                    patience = time.monotonic() + _CLEAR_SECONDS
+                    while count and (count := kill_all_of(worker)):
+                        if time.monotonic() > patience:
+                            break
+                        time.sleep(0.01)
+                    if count:
+                        continue  # the next look goes on
                 elif time.time() - os.fstat(handle).st_mtime < _SILENT_SECONDS:
                     continue  # another host's lock may not be seen from here
                 shutil.rmtree(file.parent, ignore_errors=True)

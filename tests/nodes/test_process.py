@@ -223,6 +223,27 @@ print(alive(bare))
     assert out == "True 0\nTrue 0\nTrue 1\nFalse\n"
 
 
+def test_stray_that_cannot_die_is_waited_for_only_so_long_and_left_to_the_sweep(tmp_path):
+    """Nothing dies of a signal here, as if it were stuck in the kernel."""
+    out = in_a_worker(
+        """
+kill, os.kill = os.kill, lambda *_: None
+thread = threading.Thread(target=attempt, args=(
+    "1.1",
+    "setsid sh -c 'echo $$ > stuck; exec sleep 100' & until [ -s stuck ]; do sleep 0.01; done",
+))
+thread.start(); thread.join(5)
+stuck = int((folder / "stuck").read_text())
+print(thread.is_alive(), alive(stuck), result["1.1"])
+os.kill = kill
+print(strays.sweep(lambda: frozenset()), alive(stuck))
+""",
+        tmp_path,
+    )
+
+    assert out == "False True (1, 0, 1)\n1 False\n"
+
+
 # --- who the child is -----------------------------------------------------------------------
 
 

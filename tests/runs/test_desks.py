@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,28 @@ def test_clean_desk_is_used_again_and_shows_nothing_of_the_job_before(desks, fir
         ),
         pytest.param(
             lambda at: ((at / "tmp").rmdir(), (at / "tmp").symlink_to("/etc")), id="a link for tmp"
+        ),
+        pytest.param(
+            lambda at: (at.parent / "kept").hardlink_to(at / "main.sh"),
+            id="another name for its text",
+        ),
+        pytest.param(
+            lambda at: (
+                (at / "main.sh").rename(at.parent / "moved"),
+                (at / "main.sh").write_text("true"),
+                (at / "main.sh").chmod(0o600),
+            ),
+            id="another text",
+        ),
+        pytest.param(lambda at: (at / "main.sh").chmod(0o644), id="its text open to all"),
+        pytest.param(lambda at: (at / "main.sh").chmod(0), id="its text closed"),
+        pytest.param(lambda at: (at / "tmp").chmod(0o777), id="tmp open to all"),
+        pytest.param(lambda at: at.chmod(0o755), id="the desk open to all"),
+        pytest.param(lambda at: shutil.rmtree(at), id="no desk"),
+        pytest.param(
+            lambda at: os.chown(at / "main.sh", 65534, -1),
+            id="another owner",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away"),
         ),
     ],
 )

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
 import time
+from collections.abc import Iterator
 
 import pytest
 
+from apps.nodes.process import ATTEMPT, WORKER, marks_of
 from apps.runs.worker import Seat
+from tests.waiting import until
 
 DAY = 86_400
 
@@ -37,6 +42,39 @@ def test_folder_of_a_dead_worker_of_this_host_goes_at_once(mine):
     mine.clear_abandoned()
 
     assert (other.folder.exists(), mine.folder.exists()) == (False, True)
+
+
+@pytest.fixture
+def left() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that the other worker left."""
+    env = {WORKER: "other", ATTEMPT: "1.1"}
+    with subprocess.Popen(["/bin/sleep", "100"], env=env) as process:
+        until(lambda: marks_of(process.pid), "its mark")
+        yield process
+        process.kill()
+
+
+def test_what_escapes_one_look_at_what_runs_is_found_by_the_next(mine, left, monkeypatch):
+    other = abandoned(mine, socket.gethostname())
+    kill, missed = os.kill, []
+    monkeypatch.setattr(os, "kill", lambda *at: kill(*at) if missed else missed.append(at))
+
+    mine.clear_abandoned()
+
+    assert (missed, left.wait(timeout=5)) == ([(left.pid, signal.SIGKILL)], -signal.SIGKILL)
+    assert not other.folder.exists()
+
+
+def test_folder_stays_until_all_that_was_left_is_dead(mine, left, monkeypatch):
+    other = abandoned(mine, socket.gethostname())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", lambda *_: None)  # as if it were stuck in the kernel
+        mine.clear_abandoned()
+        assert (other.folder.exists(), left.poll()) == (True, None)
+
+    mine.clear_abandoned()
+
+    assert (other.folder.exists(), left.wait(timeout=5)) == (False, -signal.SIGKILL)
 
 
 def test_folder_of_a_living_worker_stays(mine):
