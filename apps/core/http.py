@@ -58,6 +58,11 @@ def go(request: HttpRequest, url: str) -> HttpResponse:
     return HttpResponse(status=303, headers={"Location": url})
 
 
+def number_in(text: str) -> int | None:
+    """The number that an address or a form holds, if PostgreSQL can keep it."""
+    return int(text) if text.isdecimal() and len(text) < 19 else None
+
+
 class StaticFilesMiddleware(WhiteNoiseMiddleware):
     """WhiteNoise under ASGI. Its answer is an iterator that is not asynchronous, which Django
     would read whole with a warning for each file; here it is read whole without one."""

@@ -8,14 +8,18 @@ import posixpath
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.contrib import messages
+from django.contrib.auth import get_user
 from django.db import connection
 from django.db.models import QuerySet
 from django.http import (
     Http404,
+    HttpRequest,
     HttpResponse,
     HttpResponseBase,
     JsonResponse,
@@ -23,11 +27,12 @@ from django.http import (
 )
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
+from django.utils.cache import get_conditional_response
 from django.utils.http import urlencode
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from apps.core.errors import Conflict, Invalid
-from apps.core.http import download, fragment, go
+from apps.core.http import download, fragment, go, number_in
 from apps.core.paging import newest_first
 from apps.engine.states import ENDED, RUN_ENDED, Hold, NodeState, RunState, Trigger
 from apps.nodes.kinds.registry import kinds
@@ -374,8 +379,11 @@ def output(request: Request, workspace: str, pk: int, output: int) -> HttpRespon
         raise Http404 from None
     kind = TYPES.get(suffix, "application/octet-stream")
     response = download(content, row.name, content_type=kind, inline=suffix in TYPES)
-    response["Cache-Control"] = "private, max-age=86400, immutable"
-    return response
+    # It may be kept, and is asked for again each time: rights may go.
+    response["Cache-Control"] = "private, no-cache"
+    response["ETag"] = tag = f'"{row.sha256}"'
+    assert isinstance(response, HttpResponse)  # noqa: S101 -- bytes, and no stream
+    return get_conditional_response(request, etag=tag, response=response) or response
 
 
 # --- logs -----------------------------------------------------------------------------------
@@ -383,8 +391,10 @@ def output(request: Request, workspace: str, pk: int, output: int) -> HttpRespon
 
 @dataclass(frozen=True)
 class _Watched:
-    """What a stream follows."""
+    """What a stream follows, and by what session."""
 
+    session: str
+    workspace: int
     run: int
     node: int
     attempt: int
@@ -393,12 +403,14 @@ class _Watched:
 
 def _watched(request: Request, pk: int, node: int) -> _Watched:
     """Raises Http404 for a stranger, and for an attempt that there is not."""
-    number = request.GET.get("attempt", "")
+    number = number_in(request.GET.get("attempt", ""))
     rows = Attempt.objects.filter(node_run=node, node_run__run=pk, node_run__run__in=_runs(request))
-    attempt = rows.filter(number=int(number) if number.isdecimal() else 0).first()
+    attempt = rows.filter(number=number or 0).first()
     if attempt is None:
         raise Http404
-    return _Watched(pk, node, attempt.number, log_of(pk, node, attempt.number))
+    log = log_of(pk, node, attempt.number)
+    session = request.session.session_key or ""
+    return _Watched(session, request.workspace.pk, pk, node, attempt.number, log)
 
 
 def _watched_for_long(request: Request, pk: int, node: int) -> _Watched:
@@ -409,10 +421,6 @@ def _watched_for_long(request: Request, pk: int, node: int) -> _Watched:
     finally:
         if not connection.in_atomic_block:  # then it is not this request's alone
             connection.close_if_unusable_or_obsolete()
-
-
-def _offset(text: str) -> int:
-    return int(text) if text.isdecimal() and len(text) < 19 else 0
 
 
 def _ended(watched: _Watched) -> bool:
@@ -427,7 +435,7 @@ def log(request: Request, workspace: str, pk: int, node: int) -> HttpResponse:
     """The next stretch as JSON, for pages that no stream gets through to."""
     watched = _watched(request, pk, node)
     ended = _ended(watched)
-    offset = _offset(request.GET.get("from", ""))
+    offset = number_in(request.GET.get("from", "")) or 0
     found = text_from(watched.log, offset, ended=ended)
     data = {"from": found.start, "to": found.next, "text": found.text}
     return JsonResponse({**data, "ended": ended and found.next >= watched.log.size()})
@@ -438,18 +446,25 @@ async def stream(request: Request, workspace: str, pk: int, node: int) -> HttpRe
     """Server-sent events of one attempt: `log` (id: the offset behind it), `state` when the
     run has moved, `end` when nothing more will come. Goes on where Last-Event-ID says."""
     watched = await sync_to_async(_watched_for_long)(request, pk, node)
-    offset = _offset(request.headers.get("Last-Event-ID") or request.GET.get("from", ""))
+    offset = number_in(request.headers.get("Last-Event-ID") or request.GET.get("from", "")) or 0
     response = StreamingHttpResponse(_events(watched, offset), content_type="text/event-stream")
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"
     return response
 
 
-def _look(watched: _Watched) -> tuple[int, bool]:
-    """(the run's revision, whether the attempt has ended), on a connection of its own thread."""
+def _look(watched: _Watched) -> tuple[int, bool] | None:
+    """(the run's revision, whether the attempt has ended), on a connection of its own thread.
+
+    None: whoever follows it has logged out, is no longer active or no longer a member.
+    """
+    request = HttpRequest()
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore(watched.session)
     try:
-        revision = Run.objects.values_list("revision", flat=True).get(pk=watched.run)
-        return revision, _ended(watched)
+        mine: QuerySet[Run] = Run.objects.visible_to(get_user(request))
+        rows = mine.filter(pk=watched.run, workspace=watched.workspace)
+        revision = rows.values_list("revision", flat=True).first()
+        return None if revision is None else (revision, _ended(watched))
     finally:
         connection.close()
 
@@ -458,24 +473,26 @@ async def _events(watched: _Watched, offset: int) -> AsyncIterator[bytes]:
     began = asked = said = time.monotonic()
     look = sync_to_async(_look, thread_sensitive=False)
     read = sync_to_async(text_from, thread_sensitive=False)
-    revision, ended = await look(watched)
+    seen = await look(watched)
     yield b"retry: 2000\n\n"
-    while time.monotonic() - began < STREAM_SECONDS:
+    while seen is not None and time.monotonic() - began < STREAM_SECONDS:
+        revision, ended = seen
         found = await read(watched.log, offset, ended=ended)
         if found.next > offset:
             data = {"from": found.start, "to": found.next, "text": found.text}
             yield _event("log", data, found.next)
             offset, said = found.next, time.monotonic()
-            continue
-        if ended:
+        elif ended:
             yield _event("end", {}, offset)
             return
-        await asyncio.sleep(LOOK_SECONDS)
+        else:
+            await asyncio.sleep(LOOK_SECONDS)
+        # Also while lines come without a pause: rights may go meanwhile.
         if time.monotonic() - asked >= ASK_SECONDS:
             asked = time.monotonic()
-            before, (revision, ended) = revision, await look(watched)
-            if revision != before:
-                yield _event("state", {"revision": revision}, offset)
+            seen = await look(watched)
+            if seen and seen[0] != revision:
+                yield _event("state", {"revision": seen[0]}, offset)
                 said = asked
         if time.monotonic() - said >= PING_SECONDS:
             said = time.monotonic()

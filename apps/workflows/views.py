@@ -16,7 +16,7 @@ from django.utils.http import urlencode
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from apps.core.errors import Conflict, FieldFault, Invalid
-from apps.core.http import fragment, go, page
+from apps.core.http import fragment, go, number_in, page
 from apps.core.paging import newest_first
 from apps.engine.roles import Permission
 from apps.engine.states import Trigger
@@ -220,10 +220,11 @@ def node(request: Request, workspace: str, pk: int) -> HttpResponse:
 def node_remove(request: Request, workspace: str, pk: int) -> HttpResponse:
     row = _workflow(request, pk)
     require(request, Permission.EDIT_WORKFLOW)
-    name, revision = request.POST.get("node", ""), request.POST.get("revision", "")
-    if not revision.isdecimal():
+    name = request.POST.get("node", "").replace("\0", "")  # no node's name holds one
+    revision = number_in(request.POST.get("revision", ""))
+    if revision is None:
         raise Invalid("the request does not say at which revision it began")
-    remove_node(row, name, revision=int(revision))
+    remove_node(row, name, revision=revision)
     messages.success(request, f"Removed node {name}.")
     return go(request, reverse("workflows:workflow", args=[workspace, pk]))
 
@@ -265,13 +266,13 @@ def publish(request: Request, workspace: str, pk: int) -> HttpResponse:
     require(request, Permission.PUBLISH_WORKFLOW)
     form = RemarksForm(request.POST or None)
     if form.is_valid():
-        looked_at = request.POST.get("revision", "")
+        looked_at = number_in(request.POST.get("revision", ""))
         try:
             version = publish_workflow(
                 row,
                 remarks=form.cleaned_data["remarks"],
                 user=request.user,
-                revision=int(looked_at) if looked_at.isdecimal() else None,
+                revision=looked_at,
             )
         except Invalid as error:
             form.add_faults(error)

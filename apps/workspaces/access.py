@@ -39,6 +39,9 @@ class WorkspaceMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         with timezone.override(None):
             response = self.get_response(request)
+        if request.path.startswith(("/w/", "/workspaces/")):
+            # Customers' data: no cache keeps it, and nobody has it back after a logout.
+            response.headers.setdefault("Cache-Control", "private, no-store")
         login = reverse("login")
         if getattr(request, "htmx", False) and response.headers.get("Location", "").startswith(
             f"{login}?"

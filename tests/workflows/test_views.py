@@ -278,3 +278,13 @@ def test_a_run_too_large_to_draw_shows_its_table(flow):
     assert "Too large to draw" in html
     assert 'class="oc-graph' not in html.replace('class="oc-graph-host', "")
     assert html.count('id="oc-graph-title"') == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [({"node": "a\0b", "revision": "1"}, 404), ({"node": "a", "revision": "9" * 5000}, 422)],
+)
+def test_what_no_form_of_ours_sends_is_refused(flow, sent, status):
+    answer = member().post(f"{FLOWS}{flow.pk}/remove/", sent)
+
+    assert answer.status_code == status

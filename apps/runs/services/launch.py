@@ -88,6 +88,7 @@ def launch(
         # Flows of jobs and of workflows meet in one queue: negative ids keep them apart.
         columns = {"job": owner, "name": owner.path, "flow": -owner.pk}
 
+    _hold_queues(plan, queue)
     kept = dict(keep or {})
     roots = [
         node.key
@@ -121,6 +122,25 @@ def launch(
     )
     _enqueue(runs, nodes, limit)
     return runs
+
+
+def _hold_queues(plan: _Plan, queue: ResourceQueue | None) -> None:
+    """See to it that no queue is deleted before this transaction ends; nobody else waits for it.
+
+    Raises Conflict if one has just been.
+    """
+    names = {node.queue.pk: node.queue.name for node in plan.nodes}
+    if queue is not None:
+        names[queue.pk] = queue.name
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id FROM workspaces_resourcequeue WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE",
+            [list(names)],
+        )
+        gone = names.keys() - {pk for (pk,) in cursor.fetchall()}
+    if gone:
+        name = min(names[pk] for pk in gone)
+        raise Conflict(f"queue {name!r} was deleted meanwhile; choose another")
 
 
 def _plan_of_workflow(
