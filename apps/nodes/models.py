@@ -119,10 +119,10 @@ class File(models.Model):
 class PythonLock(models.Model):
     """Exact versions and hashes for a list of requirements, as the first worker resolved them.
 
-    Every later build of the same list, on any worker, installs just these.
+    Every later build of the same list in the same workspace, on any worker, installs just these.
     """
 
-    #: SHA-256 over requirements and Python version, hex.
+    #: SHA-256 over workspace, requirements and Python version, hex.
     digest = models.CharField(max_length=64, primary_key=True)
     lock = models.TextField()
     created_at = models.DateTimeField(auto_now_add=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import logging
 import os
 import re
 import shlex
@@ -25,6 +26,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 #: In every child's environment, and in that of all it starts: by the two together its
 #: processes are found again. The first alone would also match another home's children.
@@ -53,6 +56,8 @@ exec "$@"
 #: How long a process that was killed is waited for, and all strays of an attempt together.
 _KILL_SECONDS = 0.2
 _END_SECONDS = 2.0
+#: What it may take to remove one folder.
+_REMOVE_SECONDS = 30
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
@@ -117,7 +122,7 @@ def probe(
                     said = tried.stderr.decode(errors="replace").strip().rpartition(": ")[2]
                     return Identity(None, f"user {base} cannot {what}: {said}")
         finally:
-            shutil.rmtree(mine, ignore_errors=True)
+            remove_folder(mine)
     return Identity(base)
 
 
@@ -276,8 +281,27 @@ def hand_over(folder: Path, uid: int | None) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove an attempt's folder, whatever the job put there. Links are not followed."""
-    shutil.rmtree(path, ignore_errors=True)
+    """Remove an attempt's folder, whatever the job put there. Links are not followed.
+
+    Never raises: what cannot be removed stays, and is said. Python goes into folders by
+    recursion, and cannot into thousands of them within each other; rm can.
+    """
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(path, ignore_errors=True)
+    if not os.path.lexists(path):
+        return
+    try:
+        subprocess.run(
+            ["/bin/rm", "-rf", "--", path],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": _PATH},
+            timeout=_REMOVE_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        logger.warning("%s cannot be removed: %s", path, error)
 
 
 # --- what it leaves behind ------------------------------------------------------------------

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shutil
 import stat
 import threading
 from collections import defaultdict, deque
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from apps.nodes.kinds.base import FOLDERS, Command
+from apps.nodes.process import remove_folder
 
 #: Of a file or folder: inode, type and mode, owner, group.
 Traits = tuple[int, int, int, int]
@@ -137,4 +137,4 @@ class Desks:
         self.sort()
         with contextlib.suppress(IndexError):
             while True:
-                shutil.rmtree(self._dirty.popleft().path, ignore_errors=True)
+                remove_folder(self._dirty.popleft().path)

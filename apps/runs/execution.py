@@ -228,7 +228,7 @@ class Execution:
             return interpreter.path
         root = _own_folder(settings.HOME.environments, workspace_id, uid)
         digest = pythons.request_digest(interpreter, requirements)
-        lock = insist(lambda: python_lock(digest), self.is_ours)
+        lock = insist(lambda: python_lock(workspace_id, digest), self.is_ours)
         ready = pythons.find(root, interpreter, requirements, lock=lock)
         if ready is None:
             # At a desk of its own: what it installs may run code, as the job's user, and we
@@ -252,7 +252,7 @@ class Execution:
             raise CannotStart("its Python environment could not be built; the log says why")
         if lock is None:
             built = ready.lock
-            insist(lambda: keep_python_lock(digest, built), self.is_ours)
+            insist(lambda: keep_python_lock(workspace_id, digest, built), self.is_ours)
         return ready.python
 
     def _child_of(

@@ -22,7 +22,6 @@ import fcntl
 import logging
 import os
 import secrets
-import shutil
 import socket
 import threading
 import time
@@ -35,7 +34,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
 from apps.engine.states import NodeState
-from apps.nodes.process import Identity, Strays, hide_memory, kill_all_of, probe
+from apps.nodes.process import Identity, Strays, hide_memory, kill_all_of, probe, remove_folder
 from apps.nodes.python_environments import default_interpreter
 from apps.runs.desks import Desks
 from apps.runs.doorbell import ring
@@ -527,7 +526,7 @@ class Seat:
         os.utime(self._lock)
 
     def leave(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)
         os.close(self._lock)
 
     def clear_abandoned(self) -> None:
@@ -555,9 +554,11 @@ class Seat:
                         continue  # the next look goes on
                 elif time.time() - os.fstat(handle).st_mtime < _SILENT_SECONDS:
                     continue  # another host's lock may not be seen from here
-                shutil.rmtree(file.parent, ignore_errors=True)
+                remove_folder(file.parent)
             except BlockingIOError:
                 pass  # it lives
+            except Exception:  # what a dead worker left must not keep this one from its work
+                logger.exception("%s cannot be cleared away", file.parent)
             finally:
                 os.close(handle)
 

@@ -27,7 +27,7 @@ wide = ",".join(f"column_number_{n}" for n in range(40))
 def test_two_jobs_become_a_workflow_that_is_seen_to_run_and_turn_green(visit):
     it = visit()
     page = it.page
-    expect(page.get_by_role("heading", name="No workflows yet")).to_be_visible()
+    expect(page.get_by_role("heading", name="Workflows", level=1)).to_be_visible()
 
     it.create_job("etl/extract", "Shell", EXTRACT)
     it.create_job("etl/report", "Python", REPORT)
@@ -66,6 +66,7 @@ def test_two_jobs_become_a_workflow_that_is_seen_to_run_and_turn_green(visit):
     page.wait_for_url(re.compile(r"/runs/\d+/$"))
     expect(it.log.get_by_text("row 1", exact=True)).to_be_visible()
     expect(it.state).to_have_text("Running")
+    page.locator("svg.oc-graph a[data-node=extract]").click()  # else the panel follows the run
     expect(it.log.get_by_text(f"row {LINES}", exact=True)).to_be_visible()
 
     expect(it.state).to_have_text("Succeeded")

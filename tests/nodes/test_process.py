@@ -456,6 +456,21 @@ def test_removing_a_folder_follows_no_link(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kept"]
 
 
+def test_folders_too_deep_for_python_are_removed(tmp_path):
+    (tmp_path / "attempt").mkdir()
+    inside = os.open(tmp_path / "attempt", os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=inside)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=inside)
+        os.close(inside)
+        inside = deeper
+    os.close(inside)
+
+    process.remove_folder(tmp_path / "attempt")
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_hidden_process_keeps_its_environment_from_others_of_its_user(tmp_path):
     code = (
         "import sys, time; from apps.nodes import process; process.hide_memory();"

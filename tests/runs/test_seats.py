@@ -77,6 +77,21 @@ def test_folder_stays_until_all_that_was_left_is_dead(mine, left, monkeypatch):
     assert (other.folder.exists(), left.wait(timeout=5)) == (False, -signal.SIGKILL)
 
 
+def test_folder_of_a_dead_worker_goes_however_deep_its_jobs_went(mine):
+    other = abandoned(mine, socket.gethostname())
+    inside = os.open(other.folder, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=inside)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=inside)
+        os.close(inside)
+        inside = deeper
+    os.close(inside)
+
+    mine.clear_abandoned()
+
+    assert not other.folder.exists()
+
+
 def test_folder_of_a_living_worker_stays(mine):
     other = Seat(mine.folder.parent, "other", "2-other")
     other.take()

@@ -52,6 +52,10 @@ def test_workflows_with_their_last_runs(django_assert_num_queries, many):
     ]
 
 
+def test_a_workspace_without_workflows_says_what_they_are():
+    assert "<h2>No workflows yet</h2>" in member().get(FLOWS).content.decode()
+
+
 def test_a_new_workflow_starts_with_the_defaults_and_opens_its_graph(flow):
     assert (flow.name, flow.retries, flow.retry_interval_seconds, flow.strategy) == (
         "daily",

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from apps.nodes.services.files import store
+from apps.nodes.services.files import TooLarge, store
 from apps.runs.models import Attempt, Output
 from apps.runs.services.hot_path import Claim
 
@@ -54,22 +54,28 @@ def _store(mine: Claim, inside: int) -> list[str]:
             left_out.append(f"more than {MAX_FILES} outputs; the rest was left out")
             break
         try:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             descriptor = os.open(name, flags, dir_fd=inside)
         except OSError as error:
             left_out.append(f"output {name!r} was left out: {error.strerror}")
             continue
-        with open(descriptor, "rb") as file:
-            about = os.fstat(file.fileno())
+        try:
+            # Asked before Python opens it: open() raises at a folder, and keeps it open.
+            about = os.fstat(descriptor)
             if not stat.S_ISREG(about.st_mode):
                 left_out.append(f"output {name!r} was left out: it is no plain file")
                 continue
             if about.st_size > room:
-                left_out.append(
-                    f"output {name!r} was left out: one attempt may keep {MAX_BYTES >> 20} MiB"
-                )
-                continue
-            sha256, size = store(file)
+                raise TooLarge
+            with open(descriptor, "rb", closefd=False) as file:
+                sha256, size = store(file, most=room)
+        except TooLarge:
+            left_out.append(
+                f"output {name!r} was left out: one attempt may keep {MAX_BYTES >> 20} MiB"
+            )
+            continue
+        finally:
+            os.close(descriptor)
         room -= size
         kept.append(Output(attempt=attempt, name=name[:255], sha256=sha256, size=size))
     Output.objects.bulk_create(kept, ignore_conflicts=True)

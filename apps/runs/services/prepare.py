@@ -91,12 +91,19 @@ def spark_master(queue_id: int) -> str:
     return ResourceQueue.objects.values_list("spark_master", flat=True).get(pk=queue_id)
 
 
-def python_lock(digest: str) -> str | None:
+def python_lock(workspace_id: int, digest: str) -> str | None:
     """The exact versions that a list of requirements was resolved to; None: nobody has yet."""
-    return PythonLock.objects.filter(pk=digest).values_list("lock", flat=True).first()
+    kept = PythonLock.objects.filter(pk=_lock_key(workspace_id, digest))
+    return kept.values_list("lock", flat=True).first()
 
 
-def keep_python_lock(digest: str, lock: str) -> str:
+def keep_python_lock(workspace_id: int, digest: str, lock: str) -> str:
     """Keep what this worker resolved, and return what counts: the first one's."""
-    PythonLock.objects.bulk_create([PythonLock(digest=digest, lock=lock)], ignore_conflicts=True)
-    return PythonLock.objects.get(pk=digest).lock
+    key = _lock_key(workspace_id, digest)
+    PythonLock.objects.bulk_create([PythonLock(digest=key, lock=lock)], ignore_conflicts=True)
+    return PythonLock.objects.get(pk=key).lock
+
+
+def _lock_key(workspace_id: int, digest: str) -> str:
+    """Of one workspace: its jobs had a hand in the lock, and must not in another's."""
+    return hashlib.sha256(f"{workspace_id}:{digest}".encode()).hexdigest()

@@ -65,9 +65,10 @@ def newer_jobs(run: Run) -> list[Newer]:
     }
     found: dict[int, Newer] = {}
     for node in nodes:
-        used, newest = node.job_version.number, node.job_version.job.published
-        if used and newest and newest.number > used and node.key not in pinned:
-            found[newest.job_id] = Newer(node.job_version.job, used, newest.number)
+        job, used = node.job_version.job, node.job_version.number
+        newest = job.published.number if job.published else None
+        if used and newest and newest > used and node.key not in pinned:
+            found[job.pk] = Newer(job, used, newest)
     return list(found.values())
 
 
