@@ -126,13 +126,16 @@ class JobSerializer(JobBriefSerializer):
         return [{"field": each.field, "message": each.message} for each in found]
 
 
-class JobVersionSerializer(VersionBrief):
+class JobVersionBriefSerializer(VersionBrief):
     kind = serializers.CharField()
+    created_by = serializers.CharField(source="created_by.username", allow_null=True)
+
+
+class JobVersionSerializer(JobVersionBriefSerializer):
     spec = SpecField()
     files = serializers.DictField(
         child=serializers.CharField(), help_text="Path to SHA-256, fixed when it was published."
     )
-    created_by = serializers.CharField(source="created_by.username", allow_null=True)
 
 
 class JobQuery(PageQuery):
@@ -215,7 +218,8 @@ JOB_BRIEF = {
     "updated_at": "2025-11-20T08:04:00Z",
 }
 JOB = {**JOB_BRIEF, "spec": SPEC, "faults": []}
-JOB_VERSION = {**VERSION, "kind": "shell", "spec": SPEC, "files": {}, "created_by": "maya"}
+JOB_VERSION_BRIEF = {**VERSION, "kind": "shell", "created_by": "maya"}
+JOB_VERSION = {**JOB_VERSION_BRIEF, "spec": SPEC, "files": {}}
 
 
 # --- jobs -----------------------------------------------------------------------------------
@@ -393,12 +397,13 @@ class JobVersionsEndpoint(JobEndpoints):
         "List a job's versions",
         permission=Permission.VIEW,
         query=PageQuery,
-        answers={200: page_of(JobVersionSerializer)},
-        shows={"items": [JOB_VERSION], "next": None},
+        answers={200: page_of(JobVersionBriefSerializer)},
+        shows=page_example(JOB_VERSION_BRIEF),
     )
     def get(self, request: Request, workspace: str, job: int) -> Response:
+        """Without what each holds, which may be long; the address of each has it."""
         rows = self.job(job).versions.filter(number__isnull=False).select_related("created_by")
-        return self.page(rows, JobVersionSerializer)
+        return self.page(rows.defer("spec", "files"), JobVersionBriefSerializer)
 
 
 class JobVersionEndpoint(JobEndpoints):

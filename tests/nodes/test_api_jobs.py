@@ -257,6 +257,9 @@ def test_versions_cost_the_same_however_many(count):
         found = caller.get(f"jobs/{made.pk}/versions").json()["items"]
 
     assert len(found) == count
+    assert {frozenset(each) for each in found} == {
+        frozenset({"number", "remarks", "digest", "created_at", "kind", "created_by"})
+    }
 
 
 def test_publishing_says_everything_that_is_missing():

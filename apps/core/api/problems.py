@@ -127,6 +127,12 @@ _MESSAGES = {
     "not_a_dict": "is no object",
 }
 
+#: How the rest framework begins. Ours may begin with a name, which keeps its letters.
+_SENTENCE = re.compile(
+    r"(A valid|Must|Date|Datetime|Duration|Ensure|Enter|Expected|Incorrect|Invalid|Items?|"
+    r"No|Not|Null|Object|String|The|This|Time|Unable|Value) "
+)
+
 
 def field_faults(detail: Any, place: str = "") -> Iterator[FieldFault]:
     """The rest framework's nested faults, each with its place: `nodes[1].retries`."""
@@ -144,7 +150,9 @@ def field_faults(detail: Any, place: str = "") -> Iterator[FieldFault]:
             yield from field_faults(inside, f"{place}[{number}]" if nested else place)
     else:
         text = _MESSAGES.get(getattr(detail, "code", ""), str(detail))
-        yield FieldFault(place, text[:1].lower() + text[1:].rstrip("."))
+        if _SENTENCE.match(text):
+            text = text[:1].lower() + text[1:]
+        yield FieldFault(place, text.rstrip("."))
 
 
 @csrf_exempt
