@@ -102,6 +102,9 @@ class Postgres:
             "log_timezone": "UTC",
             "log_line_prefix": "[%p] ",
             "log_checkpoints": "off",
+            # A statement that fails holds what people wrote: drafts, words of their jobs.
+            "log_min_error_statement": "panic",
+            "log_error_verbosity": "terse",
             "jit": "off",
         }
         settings = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 
+import psycopg
 import pytest
 from django.db import connection
 
@@ -96,3 +97,29 @@ def test_a_strangers_socket_folder_is_refused(fresh_home):
         f"{fresh_home.sockets} is not this user's folder; whoever made it could pose as the "
         "database. Remove it, or set RUNYARD_HOME to another folder"
     )
+
+
+def test_what_people_wrote_does_not_come_into_the_servers_log(fresh_home):
+    fresh_home.make()
+    log = fresh_home.path / "postgres.log"
+    with fresh_home.lock():
+        server = embedded.Postgres(fresh_home)
+        server.prepare()
+        with log.open("wb") as kept:
+            process = subprocess.Popen(
+                server.argv(), stdout=kept, stderr=kept, env=embedded.clean_environment()
+            )
+        try:
+            until(server.is_ready, "PostgreSQL")
+            server.create_database()
+            with connect(fresh_home) as session:
+                session.execute("CREATE TABLE once (draft text UNIQUE)")
+                with pytest.raises(psycopg.errors.UniqueViolation):
+                    session.execute("INSERT INTO once VALUES ('a secret'), ('a secret')")
+        finally:
+            process.send_signal(server.stop_signal)
+            process.wait()
+
+    said = log.read_text()
+    assert "duplicate key value violates unique constraint" in said
+    assert "secret" not in said
