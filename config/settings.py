@@ -136,6 +136,15 @@ if ROLE in _LIMITS:
     # What DATABASE_URL says comes last, and counts.
     _said = [f"-c {name}={seconds}s" for name, seconds in _limits.items()]
     _options["options"] = " ".join([*_said, _options.get("options", "")]).strip()
+    # A server that is gone without a word is noticed within half a minute.
+    for _name, _value in {
+        "connect_timeout": 10,
+        "tcp_user_timeout": 30_000,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 4,
+    }.items():
+        _options.setdefault(_name, _value)
 
 if EMBEDDED_BROKER:
     BROKER_URL = f"redis+socket://{HOME.sockets / 'valkey.sock'}?virtual_host=0"
