@@ -27,7 +27,7 @@ from apps.workspaces.services import token_in_use
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Message, Receive, Send], Awaitable[None]]
+Application = Callable[..., Awaitable[None]]
 
 BODY_BYTES = 10 << 20
 #: A workspace file of 1 GiB, and the form around it.
