@@ -6,7 +6,7 @@ Django puts a whole body into a temporary file before it asks who sends it.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from importlib import import_module
 from typing import Any
@@ -24,11 +24,10 @@ from apps.workspaces.models import TokenScope, User
 from apps.workspaces.selectors import require, workspace_of
 from apps.workspaces.services import token_in_use
 
-Scope = dict[str, Any]
-Message = Mapping[str, Any]
+Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Application = Callable[..., Awaitable[None]]
 
 BODY_BYTES = 10 << 20
 #: A workspace file of 1 GiB, and the form around it.
@@ -49,7 +48,7 @@ class BodyLimit:
     def __init__(self, application: Application) -> None:
         self.application = application
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.application(scope, receive, send)
             return
@@ -77,7 +76,7 @@ class BodyLimit:
             await _refuse(scope, send, limit)
 
 
-async def _limit(scope: Scope, headers: dict[bytes, bytes]) -> int:
+async def _limit(scope: Message, headers: dict[bytes, bytes]) -> int:
     upload = _UPLOADS.get(scope["method"])
     found = upload.fullmatch(scope["path"]) if upload else None
     if found is None:
@@ -122,7 +121,7 @@ def _sender(name: str, headers: dict[bytes, bytes]) -> User | None:
     return user if isinstance(user, User) else None
 
 
-async def _refuse(scope: Scope, send: Send, limit: int) -> None:
+async def _refuse(scope: Message, send: Send, limit: int) -> None:
     body = JsonResponse(
         {
             "type": "about:blank",

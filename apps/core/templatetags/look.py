@@ -77,6 +77,12 @@ def state_word(state: str) -> SafeString:
     )
 
 
+@register.filter
+def trigger_word(trigger: str) -> str:
+    """What started a run, in a word for people."""
+    return "API" if trigger == "api" else trigger.capitalize()
+
+
 @register.simple_tag
 def state_pill(state: str) -> SafeString:
     """Mark and word on a tint: for the one state that the page is about."""
