@@ -355,3 +355,17 @@ class Pulse(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Worker(models.Model):
+    """A worker that shows life. A hint for people: leases alone say who runs what."""
+
+    name = models.CharField(max_length=100, primary_key=True)
+    host = models.CharField(max_length=255)
+    slots = models.PositiveIntegerField()
+    #: Why jobs run there as the worker's own user; "" where they have users of their own.
+    why_trusted = models.TextField(default="", blank=True)
+    seen_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return self.name

@@ -55,6 +55,7 @@ from apps.runs.services.hot_path import (
     queues_with_work,
     renew,
 )
+from apps.runs.services.workers import leave, show_life
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +149,9 @@ class Worker:
             thread.join(timeout=5)
         self.guard.close()
         self._seat.leave()
+        with self._quiet("leaving"):
+            leave(self.name)
+        connection.close()
 
     def _idle_within(self, seconds: float) -> bool:
         """Whether no slot is at work, be it only on its way to a claim."""
@@ -362,6 +366,7 @@ class Worker:
             Duty(1.0, self._obey),
             Duty(1.0, self._save_news),
             Duty(_LOOK_SECONDS, self._look_for_work),
+            Duty(settings.LEASE_SECONDS / 3, self._show_life),
             Duty(settings.LEASE_SECONDS / 3, self._find_orphans),
             Duty(sweep.PULSE_SECONDS / 2, self._tick_if_nobody_does),
         ]
@@ -447,6 +452,10 @@ class Worker:
             )
             for node in mine:
                 sweep.lose(node)
+
+    def _show_life(self) -> None:
+        why = self._bench.identity.why_trusted
+        show_life(self.name, host=socket.gethostname(), slots=self.slots, why_trusted=why)
 
     def _tick_if_nobody_does(self) -> None:
         if sweep.pulse_is_old():

@@ -21,6 +21,7 @@ from apps.engine.roles import Permission
 from apps.engine.states import RunState
 from apps.nodes.models import Job
 from apps.runs.models import Run
+from apps.runs.services.workers import living
 from apps.runs.shown import with_line
 from apps.workflows.models import Workflow
 from apps.workspaces.access import Request, require
@@ -128,7 +129,7 @@ def _queues(request: Request) -> QuerySet[ResourceQueue]:
 def queues(request: Request, workspace: str) -> HttpResponse:
     rows = with_line(_queues(request))
     template = "workspaces/_queues.html" if request.htmx else "workspaces/queues.html"
-    return render(request, template, {"queues": rows, "nav": "queues"})
+    return render(request, template, {"queues": rows, "workers": list(living()), "nav": "queues"})
 
 
 @require_http_methods(["GET", "POST"])

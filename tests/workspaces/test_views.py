@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from apps.engine.roles import Role
+from apps.runs.models import Worker
+from apps.runs.services.workers import show_life
 from apps.workspaces.models import ResourceQueue, User, Workspace
 from apps.workspaces.services import create_queue
 from tests.factories import by_hand, published, workspace
@@ -84,8 +89,8 @@ def test_queues_with_what_runs_and_waits_in_them(django_assert_num_queries, many
         create_queue(workspace(), f"q{n}", capacity=2000, development=True, production=True)
     by_hand(published("a", "b"))
 
-    # session, user, member; queues, what is in them
-    with django_assert_num_queries(5):
+    # session, user, member; queues, what is in them, workers
+    with django_assert_num_queries(6):
         html = client.get(QUEUES).content.decode()
 
     listed = {row[0]: row for row in rows(html)}
@@ -189,3 +194,18 @@ def test_where_login_leads_stays_on_this_site():
     )
 
     assert answer.headers["Location"] == "/"
+
+
+def test_queues_say_which_workers_there_are_and_whom_jobs_run_as():
+    client = member()
+    assert "No worker is alive" in client.get(QUEUES).content.decode()
+    show_life("w1", host="etl-1", slots=4, why_trusted="the worker does not run as root")
+    show_life("w2", host="etl-2", slots=8, why_trusted="")
+    Worker.objects.create(name="gone", host="etl-3", slots=1)
+    Worker.objects.filter(name="gone").update(seen_at=timezone.now() - timedelta(minutes=5))
+
+    html = client.get(QUEUES).content.decode()
+
+    assert "2 workers with 4 + 8 slots." in html
+    assert html.count("Jobs are trusted on") == 1
+    assert "Jobs are trusted on etl-1:</strong> the worker does not run as root." in html
