@@ -15,6 +15,15 @@ from django.core.exceptions import ImproperlyConfigured
 
 from apps.core.home import Home
 
+
+def _whole(name: str, default: int, *, least: int = 0) -> int:
+    """A whole number from the environment. Raises ImproperlyConfigured, naming the variable."""
+    text = os.environ.get(name) or str(default)
+    if not (text.isascii() and text.isdigit()) or int(text) < least:
+        raise ImproperlyConfigured(f"{name} is {text!r}; it takes a whole number from {least} up")
+    return int(text)
+
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 HOME = Home.from_environment(os.environ, default=BASE_DIR / ".runyard")
 
@@ -236,18 +245,20 @@ SPECTACULAR_SETTINGS = {
 # --- the engine -----------------------------------------------------------------------------
 
 #: A worker's right to an attempt lasts this long unrenewed, on the database's clock.
-LEASE_SECONDS = int(os.environ.get("RUNYARD_LEASE_SECONDS", "30"))
+LEASE_SECONDS = _whole("RUNYARD_LEASE_SECONDS", 30, least=1)
 #: Nodes that one worker runs at once.
-WORKER_SLOTS = int(os.environ.get("RUNYARD_WORKER_SLOTS", "16"))
+WORKER_SLOTS = _whole("RUNYARD_WORKER_SLOTS", 16, least=1)
 #: Between SIGTERM and SIGKILL to a job that is being stopped.
-STOP_GRACE_SECONDS = int(os.environ.get("RUNYARD_STOP_GRACE_SECONDS", "10"))
+STOP_GRACE_SECONDS = _whole("RUNYARD_STOP_GRACE_SECONDS", 10)
 #: What is kept of one attempt's log: its head and its tail; the middle is left out.
-LOG_LIMIT_BYTES = int(os.environ.get("RUNYARD_LOG_LIMIT_BYTES", str(1 << 30)))
+LOG_LIMIT_BYTES = _whole("RUNYARD_LOG_LIMIT_BYTES", 1 << 30)
+#: Runs that have been over for so long are removed, with their logs and outputs; 0: none.
+RETENTION_DAYS = _whole("RUNYARD_RETENTION_DAYS", 90)
 #: First of the range of user ids that jobs run as, one per workspace, where the worker is
-#: root. Empty: jobs run as the worker's own user.
-JOB_UID_BASE = int(os.environ.get("RUNYARD_JOB_UID_BASE", "200000"))
+#: root. 0: jobs run as the worker's own user.
+JOB_UID_BASE = _whole("RUNYARD_JOB_UID_BASE", 200_000)
 #: Processes and threads that each of these users may have at once on a machine; 0: no limit.
-JOB_PROCESSES = int(os.environ.get("RUNYARD_JOB_PROCESSES", "4096"))
+JOB_PROCESSES = _whole("RUNYARD_JOB_PROCESSES", 4_096)
 
 LOGGING = {
     "version": 1,
@@ -271,7 +282,9 @@ CELERY_BROKER_URL = BROKER_URL
 CELERY_IMPORTS = ["apps.runs.tasks"]
 CELERY_TASK_DEFAULT_QUEUE = "runyard"
 # A queue of its own, so that beats which nobody heard for a while do not stand before a bell.
-CELERY_TASK_ROUTES = {"runs.tick": {"queue": "runyard.tick"}}
+CELERY_TASK_ROUTES = {
+    name: {"queue": "runyard.tick"} for name in ("runs.tick", "runs.prune", "runs.collect_bytes")
+}
 CELERY_TASK_CREATE_MISSING_QUEUES = True
 CELERY_TASK_QUEUES: dict[str, dict[str, str]] = {"runyard": {}, "runyard.tick": {}}
 # A message is a hint: acknowledged at once, lost without harm, and nobody reads results.
@@ -297,4 +310,8 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
-CELERY_BEAT_SCHEDULE = {"runs.tick": {"task": "runs.tick", "schedule": 1.0}}
+CELERY_BEAT_SCHEDULE = {
+    "runs.tick": {"task": "runs.tick", "schedule": 1.0},
+    "runs.prune": {"task": "runs.prune", "schedule": 600.0},
+    "runs.collect_bytes": {"task": "runs.collect_bytes", "schedule": 86_400.0},
+}

@@ -111,6 +111,7 @@ class File(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["workspace", "path"], name="file_path_once"),
         ]
+        indexes = [models.Index(fields=["sha256"], name="file_by_bytes")]
 
     def __str__(self) -> str:
         return self.path

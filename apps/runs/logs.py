@@ -17,6 +17,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -157,6 +158,11 @@ class AttemptLog:
 
 def log_of(run_id: int, node_run_id: int, attempt: int) -> AttemptLog:
     return AttemptLog(settings.HOME.logs / str(run_id) / f"{node_run_id}.{attempt}.log")
+
+
+def remove_logs(run_id: int) -> None:
+    """Remove all logs of a run; none there is fine."""
+    shutil.rmtree(settings.HOME.logs / str(run_id), ignore_errors=True)
 
 
 class Blanks:

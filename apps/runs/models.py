@@ -126,6 +126,10 @@ class Run(models.Model):
                 name="run_not_over",
                 condition=Q(state__in=["pending", "running"]),
             ),
+            # Retention: what has been over for long?
+            models.Index(
+                fields=["ended_at"], name="run_by_end", condition=Q(ended_at__isnull=False)
+            ),
         ]
 
     def __str__(self) -> str:
@@ -337,6 +341,7 @@ class Output(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["attempt", "name"], name="output_once"),
         ]
+        indexes = [models.Index(fields=["sha256"], name="output_by_bytes")]
 
     def __str__(self) -> str:
         return self.name

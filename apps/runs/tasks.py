@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from celery import shared_task
+from django.conf import settings
+from django.db import connection
 
 from apps.runs import worker
+from apps.runs.services.prune import collect_bytes, prune
 
 
 @shared_task(name="runs.execute")
@@ -19,3 +24,17 @@ def tick() -> None:
     """Look around: expired leases, due retries, waiting work."""
     if worker.current is not None:
         worker.current.tick()
+
+
+@shared_task(name="runs.prune")
+def forget() -> None:
+    """Remove some of what is older than the retention; the next ring goes on with the rest."""
+    with closing(connection):
+        prune(days=settings.RETENTION_DAYS, seconds=60)
+
+
+@shared_task(name="runs.collect_bytes")
+def collect() -> None:
+    """Remove stored bytes that nothing names any more."""
+    with closing(connection):
+        collect_bytes()

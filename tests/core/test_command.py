@@ -79,3 +79,16 @@ def test_usage_names_the_command_as_people_type_it(manage, command):
 
     assert status == 0
     assert out.startswith(f"usage: ./runyard {command} [-h]")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "least"),
+    [("RUNYARD_RETENTION_DAYS", "-1", 0), ("RUNYARD_WORKER_SLOTS", "many", 1)],
+)
+def test_setting_that_is_no_number_is_named(manage, name, value, least):
+    status, _, said = manage("prune", "--dry-run", **{name: value})
+
+    assert (status, said) == (
+        1,
+        f"runyard: {name} is {value!r}; it takes a whole number from {least} up\n",
+    )

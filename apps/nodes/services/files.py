@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
+from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import IO
 
 from django.core.files.base import File as Stored
 from django.core.files.storage import default_storage
 from django.db import transaction
+from django.utils import timezone
 
 from apps.core.errors import Invalid
 from apps.nodes.kinds.fields import path_fault
@@ -18,6 +20,9 @@ from apps.nodes.models import File
 from apps.workspaces.models import User, Workspace
 
 _CHUNK = 1 << 20
+#: Bytes that lie there longer are written anew when they are stored again: what nothing has named
+#: for twice as long is removed, by their age.
+REUSED_HOURS = 12
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 #: A path stands in headers and lists, where a line end would be read as one.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -61,10 +66,18 @@ def store(content: IO[bytes], *, most: int | None = None) -> tuple[str, int]:
             hashed.update(chunk)
             own.write(chunk)
         name = blob_name(hashed.hexdigest())
-        if not default_storage.exists(name):
+        if not _is_young(name):
             own.seek(0)
             default_storage.save(name, Stored(own))
     return hashed.hexdigest(), size
+
+
+def _is_young(name: str) -> bool:
+    """Whether these bytes lie there and are in no danger of being taken for forgotten."""
+    if not default_storage.exists(name):
+        return False
+    limit = timezone.now() - timedelta(hours=REUSED_HOURS)
+    return bool(default_storage.get_modified_time(name) > limit)
 
 
 def open_blob(sha256: str) -> Stored[bytes]:

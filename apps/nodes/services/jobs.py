@@ -104,7 +104,7 @@ def publish_job(job: Job, *, remarks: str, user: User | None) -> JobVersion:
     """
     # What is published is read after the lock: a publish that this one waited for changed it.
     job = Job.objects.select_for_update().get(pk=job.pk)
-    version = _frozen(job, user)
+    version = _frozen(job, user, hold=True)
     if job.published and job.published.digest == version.digest:
         raise Conflict(
             f"job {job.path!r} has not changed since version {job.published.number}; "
@@ -117,9 +117,10 @@ def publish_job(job: Job, *, remarks: str, user: User | None) -> JobVersion:
     return version
 
 
+@transaction.atomic
 def draft_version(job: Job, *, user: User | None) -> JobVersion:
     """The draft frozen for one run, without a number. Raises Invalid with all its faults."""
-    version = _frozen(job, user)
+    version = _frozen(job, user, hold=True)
     version.save()
     return version
 
@@ -143,10 +144,11 @@ def draft_differs(job: Job) -> bool:
         return True
 
 
-def _frozen(job: Job, user: User | None) -> JobVersion:
+def _frozen(job: Job, user: User | None, *, hold: bool = False) -> JobVersion:
+    """The draft as a version, not saved. `hold`: its files stay until the transaction ends."""
     kind = _kind(job.kind)
     faults = [FieldFault(fault.field, str(fault)) for fault in kind.validate(job.draft)]
-    files, missing = _files(job, kind) if not faults else ({}, [])
+    files, missing = _files(job, kind, hold) if not faults else ({}, [])
     if faults or missing:
         raise Invalid(faults + missing)
     return JobVersion(
@@ -160,14 +162,13 @@ def _frozen(job: Job, user: User | None) -> JobVersion:
     )
 
 
-def _files(job: Job, kind: Kind) -> tuple[dict[str, str], list[FieldFault]]:
+def _files(job: Job, kind: Kind, hold: bool) -> tuple[dict[str, str], list[FieldFault]]:
     """Path -> sha256 of the files that a draft names, and a fault for each that is not there."""
     named = kind.files_of(job.draft)
-    there = dict(
-        File.objects.filter(workspace=job.workspace_id, path__in=named).values_list(
-            "path", "sha256"
-        )
-    )
+    files = File.objects.filter(workspace=job.workspace_id, path__in=named)
+    if hold:
+        files = files.select_for_update(no_key=True)
+    there = dict(files.values_list("path", "sha256"))
     faults = [
         FieldFault(
             "files", f"there is no file {path!r} in this workspace; upload it or correct the path"
