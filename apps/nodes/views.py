@@ -296,7 +296,7 @@ def job_runs(request: Request, workspace: str, pk: int) -> HttpResponse:
     """Runs of this job by itself."""
     row = _job(request, pk)
     mine: QuerySet[Run] = Run.objects.visible_to(request.user)
-    found = mine.filter(job=row).select_related("created_by", "version", "workflow")
+    found = mine.filter(job=row).select_related("created_by", "version").defer("version__graph")
     context = {
         "job": row,
         "page": newest_first(found, request.GET.get("before", "")),

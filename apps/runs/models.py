@@ -33,11 +33,14 @@ class Run(models.Model):
     and the ready that are held back: at 0 the run has ended.
     """
 
-    workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="runs")
-    workflow = models.ForeignKey(Workflow, models.CASCADE, null=True, related_name="runs")
+    # Workspace, workflow and job have no index of their own: those of the lists begin with them.
+    workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="runs", db_index=False)
+    workflow = models.ForeignKey(
+        Workflow, models.CASCADE, null=True, related_name="runs", db_index=False
+    )
     version = models.ForeignKey(WorkflowVersion, models.PROTECT, null=True, related_name="runs")
     #: The job of an ad-hoc run; None for a workflow's.
-    job = models.ForeignKey(Job, models.CASCADE, null=True, related_name="runs")
+    job = models.ForeignKey(Job, models.CASCADE, null=True, related_name="runs", db_index=False)
     #: Name of the workflow or path of the job at launch; outlives both.
     name = models.CharField(max_length=255)
     #: What takes turns in a queue: one workflow's runs, or one backfill (hot path).
@@ -120,6 +123,9 @@ class Run(models.Model):
             models.Index(fields=["workspace", "-id"], name="run_by_workspace"),
             models.Index(fields=["workflow", "-id"], name="run_by_workflow"),
             models.Index(fields=["job", "-id"], name="run_by_job", condition=Q(job__isnull=False)),
+            # Their filters. Without these a state or trigger that is rare reads every run.
+            models.Index(fields=["workspace", "state", "-id"], name="run_by_state"),
+            models.Index(fields=["workspace", "trigger", "-id"], name="run_by_trigger"),
             # The sweep: what is not over?
             models.Index(
                 fields=["id"],

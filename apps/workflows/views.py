@@ -353,7 +353,9 @@ def _cards_of(request: Request, graph: dict[str, Any]) -> dict[str, Card]:
 def runs(request: Request, workspace: str, pk: int) -> HttpResponse:
     row = _workflow(request, pk)
     mine: QuerySet[Run] = Run.objects.visible_to(request.user)
-    found = mine.filter(workflow=row).select_related("created_by", "version")
+    found = (
+        mine.filter(workflow=row).select_related("created_by", "version").defer("version__graph")
+    )
     before = request.GET.get("before", "")
     context = {
         "workflow": row,
