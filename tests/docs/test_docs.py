@@ -16,6 +16,7 @@ from django.core.management.base import BaseCommand
 from markdown_it import MarkdownIt
 
 from apps.engine.states import AttemptState, NodeState, RunState, Trigger
+from tests.bench.__main__ import parser as bench_parser
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -117,6 +118,13 @@ def refuses(command: BaseCommand, arguments: list[str]) -> bool:
     return False
 
 
+class BenchCommand(BaseCommand):
+    """`./runyard bench`, which is none of Django's, so far as its arguments go."""
+
+    def create_parser(self, *_: object, **__: object) -> ArgumentParser:  # type: ignore[override]
+        return bench_parser()
+
+
 def django_command(name: str) -> BaseCommand | None:
     app = get_commands().get(name)
     return load_command_class(app, name) if isinstance(app, str) else app
@@ -138,12 +146,18 @@ def test_every_command_line_is_one_that_runyard_takes() -> None:
         elif name not in known:
             wrong.append((page, line))
             continue
-        command = django_command(name)
+        command = BenchCommand() if name == "bench" else django_command(name)
         if command is None or refuses(command, arguments):
             wrong.append((page, line))
 
     assert wrong == []
-    assert {line.split()[0] for _, line in lines if line} >= {"up", "demo", "test", "doctor"}
+    assert {line.split()[0] for _, line in lines if line} >= {
+        "up",
+        "demo",
+        "test",
+        "bench",
+        "doctor",
+    }
 
 
 def compose_services() -> set[str]:
