@@ -55,6 +55,14 @@ class Hold(StrEnum):
     CANCELLED = "cancelled"  # by the engine: strategy *end*, the run's timeout
 
 
+class Missed(StrEnum):
+    """What becomes of the cycles that fell due while a hold stood, once it is released."""
+
+    LATEST = "latest"  # the newest of them is run
+    ALL = "all"
+    NONE = "none"
+
+
 class Strategy(StrEnum):
     """What a node's final failure means for the rest of the run."""
 

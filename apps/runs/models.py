@@ -59,6 +59,8 @@ class Run(models.Model):
         default=Hold.NONE,
         blank=True,
     )
+    #: A tag of its workflow is held: like a pause, and apart from a person's pause of this run.
+    held = models.BooleanField(default=False)
     strategy = models.CharField(
         max_length=10,
         choices=[(s.value, s.value) for s in Strategy],

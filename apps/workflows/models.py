@@ -36,6 +36,8 @@ class Workflow(models.Model):
         choices=[(s.value, s.value) for s in Strategy],
         default=Strategy.CONTINUE,
     )
+    #: Key to value: by them holds find it. They count at once and are in no version.
+    tags = models.JSONField(default=dict, blank=True)
     revision = models.PositiveIntegerField(default=1)
     published = models.ForeignKey(
         "WorkflowVersion", models.SET_NULL, null=True, blank=True, related_name="+"

@@ -9,8 +9,10 @@ from django.contrib.auth.models import AbstractUser, AnonymousUser
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.functions import Now
 
 from apps.engine.roles import Permission, Role, allows
+from apps.engine.states import Missed
 
 
 class User(AbstractUser):
@@ -96,6 +98,8 @@ class ResourceQueue(models.Model):
     description = models.CharField(max_length=200, blank=True)
     capacity = models.PositiveIntegerField()
     used = models.IntegerField(default=0)
+    #: Nothing new starts: a hold stands on it or on its workspace. The hot path reads it.
+    held = models.BooleanField(default=False)
     #: Which environments it is for. Production runs need a production queue, debug runs a
     #: development one; a queue may be both.
     development = models.BooleanField(default=False)
@@ -123,6 +127,69 @@ class ResourceQueue(models.Model):
     @property
     def free(self) -> int:
         return max(self.capacity - self.used, 0)
+
+
+class WorkspaceHold(models.Model):
+    """A person's word that nothing new starts: in a workspace, in one queue, or under a tag.
+
+    What runs goes on, and every switch stays as it is. The row remains when the hold is
+    released: who held what, when and why, and what was to become of the missed cycles.
+    """
+
+    workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="holds")
+    #: Neither queue nor tag: the whole workspace.
+    queue = models.ForeignKey(
+        ResourceQueue, models.CASCADE, null=True, blank=True, related_name="holds"
+    )
+    #: Of workflows; with an empty value, every workflow that has the key.
+    tag_key = models.CharField(max_length=64, default="", blank=True)
+    tag_value = models.CharField(max_length=64, default="", blank=True)
+    reason = models.CharField(max_length=200, default="", blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
+    )
+    created_at = models.DateTimeField(db_default=Now())
+    released_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
+    )
+    released_at = models.DateTimeField(null=True)
+    #: For the scheduler; "" while it stands.
+    missed = models.CharField(
+        max_length=10, choices=[(m.value, m.value) for m in Missed], default="", blank=True
+    )
+
+    objects = InWorkspaceQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "queue", "tag_key", "tag_value"],
+                condition=Q(released_at=None),
+                nulls_distinct=False,
+                name="hold_stands_once",
+            ),
+            models.CheckConstraint(
+                condition=Q(queue=None) | Q(tag_key=""), name="hold_on_queue_or_tag"
+            ),
+            models.CheckConstraint(
+                condition=Q(tag_value="") | ~Q(tag_key=""), name="hold_tag_has_key"
+            ),
+            models.CheckConstraint(
+                condition=Q(released_at=None, missed="")
+                | (Q(released_at__isnull=False) & ~Q(missed="")),
+                name="hold_says_missed_once_released",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        if self.queue is not None:
+            return f"queue {self.queue.name}"
+        return f"tag {self.tag}" if self.tag_key else f"workspace {self.workspace.name}"
+
+    @property
+    def tag(self) -> str:
+        """`key=value` or `key`; "" where it is on no tag."""
+        return f"{self.tag_key}={self.tag_value}" if self.tag_value else self.tag_key
 
 
 class TokenScope(models.TextChoices):

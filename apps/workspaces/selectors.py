@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from apps.core.errors import Denied, NotFound
 from apps.engine.roles import Permission, Role, allows
-from apps.workspaces.models import Member, ResourceQueue, User, Workspace
+from apps.workspaces.models import Member, ResourceQueue, User, Workspace, WorkspaceHold
 
 
 def workspace_of(user: User | AnonymousUser, name: str) -> Workspace:
@@ -49,3 +51,20 @@ def production_queues(workspace: Workspace) -> QuerySet[ResourceQueue]:
 def default_queue(workspace: Workspace) -> ResourceQueue:
     """`root_queue`, which every workspace has."""
     return workspace.queues.get(name="root_queue")
+
+
+def standing_holds(workspace: Workspace) -> QuerySet[WorkspaceHold]:
+    """The holds that are not released, the oldest first."""
+    rows = WorkspaceHold.objects.filter(workspace=workspace, released_at=None)
+    return rows.select_related("workspace", "queue", "created_by").order_by("pk")
+
+
+def holds_on_tags(workspace_id: int, tags: Mapping[str, str]) -> list[WorkspaceHold]:
+    """The holds that stand on one of these tags, the oldest first; no query without tags."""
+    if not tags:
+        return []
+    ours = Q()
+    for key, value in tags.items():
+        ours |= Q(tag_key=key, tag_value__in=["", value])
+    rows = WorkspaceHold.objects.filter(ours, workspace=workspace_id, released_at=None)
+    return list(rows.order_by("pk"))

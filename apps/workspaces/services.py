@@ -16,7 +16,15 @@ from django.utils import timezone
 
 from apps.core.errors import Conflict, FieldFault, Invalid
 from apps.engine.roles import Role
-from apps.workspaces.models import ApiToken, Member, ResourceQueue, TokenScope, User, Workspace
+from apps.workspaces.models import (
+    ApiToken,
+    Member,
+    ResourceQueue,
+    TokenScope,
+    User,
+    Workspace,
+    WorkspaceHold,
+)
 
 ADMIN = "admin"
 #: Every workspace starts with these; the second cannot be deleted.
@@ -84,7 +92,10 @@ def create_queue(
     description: str = "",
     spark_master: str = "local",
 ) -> ResourceQueue:
-    """A resource queue; `capacity` in thousandths of a CU. Raises Invalid, Conflict."""
+    """A resource queue; `capacity` in thousandths of a CU. Held where its workspace is.
+
+    Raises Invalid, Conflict.
+    """
     queue = ResourceQueue(
         workspace=workspace,
         name=name,
@@ -97,6 +108,10 @@ def create_queue(
     _check_queue(queue)
     try:
         with transaction.atomic():
+            # Under lock, so that none slips past a hold on the workspace that is being made.
+            Workspace.objects.select_for_update(no_key=True).get(pk=workspace.pk)
+            on_all = {"queue": None, "tag_key": "", "released_at": None}
+            queue.held = WorkspaceHold.objects.filter(workspace=workspace, **on_all).exists()
             queue.save()
     except IntegrityError:
         raise Conflict(f"there is a queue {name!r} already; choose another name") from None

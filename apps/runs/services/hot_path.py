@@ -199,12 +199,13 @@ def asked_to_stop(worker: str) -> dict[tuple[int, int], str]:
 
 
 def queues_with_work() -> list[int]:
-    """Ids of the resource queues that have a node queued."""
+    """Ids of the resource queues that have a node queued and are not held."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
             SELECT q.id FROM workspaces_resourcequeue q
-             WHERE EXISTS (SELECT FROM runs_noderun n
+             WHERE NOT q.held
+               AND EXISTS (SELECT FROM runs_noderun n
                             WHERE n.queue_id = q.id AND n.state = 'queued')
              ORDER BY q.id
             """

@@ -17,8 +17,10 @@ from apps.nodes.kinds.registry import kind as kind_named
 from apps.nodes.models import Job, JobVersion
 from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import NodeRun, Run, RunEvent
+from apps.runs.services.holding import held_note
 from apps.workflows.models import Workflow, WorkflowVersion
 from apps.workspaces.models import ResourceQueue, User
+from apps.workspaces.selectors import holds_on_tags
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,16 @@ def launch(
         for node in plan.nodes
         if node.key not in kept and plan.graph.upstream[node.key] <= kept.keys()
     ]
-    limit = columns.get("parallelism") or len(roots)
+    # Read under the workflow's lock: a hold that is being made waits for it before it looks.
+    holds = holds_on_tags(owner.workspace_id, owner.tags) if isinstance(owner, Workflow) else []
+    limit = 0 if holds else columns.get("parallelism") or len(roots)
     runs = Run.objects.bulk_create(
         Run(
             workspace_id=owner.workspace_id,
             cycle=cycle,
             trigger=trigger,
             hold=Hold.NONE,
+            held=bool(holds),
             parameters=dict(parameters or {}),
             remarks=remarks,
             rerun_of=rerun_of,
@@ -120,6 +125,10 @@ def launch(
     RunEvent.objects.bulk_create(
         RunEvent(run=run, new=run.state, user=by, note=f"started: {trigger}") for run in runs
     )
+    if holds:
+        RunEvent.objects.bulk_create(
+            RunEvent(run=run, user=by, note=held_note(holds)) for run in runs
+        )
     _enqueue(runs, nodes, limit)
     return runs
 
@@ -317,6 +326,8 @@ def _enqueue(runs: Sequence[Run], nodes: Sequence[NodeRun], limit: int) -> None:
         if node.state == NodeState.PENDING and node.need == 0 and left[node.run_id]:
             left[node.run_id] -= 1
             first.append(node)
+    if not first:
+        return
     with connection.cursor() as cursor:
         cursor.execute("SELECT runyard_enqueue(%s)", [[node.pk for node in first]])
     ring_after_commit(Counter(node.queue_id for node in first))

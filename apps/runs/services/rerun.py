@@ -16,10 +16,12 @@ from apps.nodes.models import Job, JobVersion
 from apps.nodes.services.jobs import draft_version
 from apps.runs.models import NodeRun, Run, RunEvent
 from apps.runs.services.advance import recount
+from apps.runs.services.holding import await_launches
 from apps.runs.services.launch import launch
 from apps.runs.services.moves import admit, move_all, tell
 from apps.workflows.models import WorkflowVersion
 from apps.workspaces.models import ResourceQueue, User
+from apps.workspaces.selectors import holds_on_tags
 
 
 def rerun(run: Run, *, user: User | None) -> Run:
@@ -171,6 +173,7 @@ def rerun_nodes(run: Run, scope: Collection[str], *, user: User | None) -> list[
 
     Raises Conflict if the run is not over.
     """
+    await_launches(run.workflow_id)
     nodes = list(NodeRun.objects.select_for_update(no_key=True).filter(run=run.pk).order_by("pk"))
     run = Run.objects.select_for_update(no_key=True).get(pk=run.pk)
     _must_be_over(run)
@@ -215,12 +218,18 @@ def _must_be_over(run: Run) -> None:
 
 
 def reopen(run: Run) -> None:
-    """Let a run that is over go on. The caller holds its row's lock and moves its nodes."""
+    """Let a run that is over go on, or be held if a tag of its workflow is.
+
+    The caller holds its row's lock and moves its nodes; before, it has called
+    `await_launches`, so that a hold that is being made finds the run open.
+    """
+    tags = run.workflow.tags if run.workflow else {}
     Run.objects.filter(pk=run.pk).update(
         state=RunState.RUNNING,
         ended_at=None,
         reopened_at=Now(),
         hold=Hold.NONE,
+        held=bool(holds_on_tags(run.workspace_id, tags)),
         revision=F("revision") + 1,
     )
 

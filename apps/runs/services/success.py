@@ -11,6 +11,7 @@ from apps.core.errors import Conflict, Invalid
 from apps.engine.states import By, NodeState
 from apps.runs.models import NodeRun, Run
 from apps.runs.services.advance import recount
+from apps.runs.services.holding import await_launches
 from apps.runs.services.moves import admit, close, move_all
 from apps.runs.services.rerun import reopen
 from apps.workspaces.models import User
@@ -27,6 +28,7 @@ def set_success(node_run: NodeRun, *, reason: str, user: User | None) -> None:
     """
     if not reason.strip():
         raise Invalid("say why the node counts as succeeded", "reason")
+    await_launches(node_run.run.workflow_id)
     nodes = list(
         NodeRun.objects.select_for_update(no_key=True).filter(run=node_run.run_id).order_by("pk")
     )

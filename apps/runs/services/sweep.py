@@ -20,6 +20,7 @@ from apps.engine.states import AttemptState, By, Hold, NodeState, Strategy
 from apps.runs.doorbell import ring
 from apps.runs.models import Attempt, NodeRun, Pulse, Run
 from apps.runs.services.advance import HAS_FAILED, IS_LATE, advance, recount
+from apps.runs.services.holding import mend_held, settle
 from apps.runs.services.moves import admit, close, move
 from apps.workspaces.models import ResourceQueue
 
@@ -44,6 +45,10 @@ def tick() -> None:
         for run_id in needs_advance():
             with _alone(f"advancing run {run_id}"):
                 advance(run_id)
+    with _alone("settling holds"):
+        for run_id in mend_held():
+            with _alone(f"settling the hold of run {run_id}"):
+                settle(run_id)
     with _alone("recounting"):
         recount_idle_runs()
         recount_queues()
@@ -160,7 +165,7 @@ def needs_advance() -> list[int]:
     return list(
         Run.objects.filter(ended_at=None, state__in=["pending", "running"])
         .filter(
-            Q(hold=Hold.NONE) & (IS_LATE | Q(HAS_FAILED, strategy=Strategy.END))
+            Q(hold=Hold.NONE, held=False) & (IS_LATE | Q(HAS_FAILED, strategy=Strategy.END))
             | Q(hold__in=[Hold.STOPPED, Hold.CANCELLED])
         )
         .order_by("pk")
@@ -172,12 +177,17 @@ def recount_idle_runs() -> None:
     """Mend runs in which nothing is under way though they are not over."""
     retrying = NodeRun.objects.filter(run=OuterRef("pk"), state=NodeState.RETRYING)
     idle = Run.objects.filter(
-        ~Exists(retrying), ended_at=None, state__in=["pending", "running"], active=0, hold=""
+        ~Exists(retrying),
+        ended_at=None,
+        state__in=["pending", "running"],
+        active=0,
+        hold="",
+        held=False,
     )
     for pk in idle.order_by("pk").values_list("pk", flat=True)[:BATCH]:
         with _alone(f"recounting run {pk}"), transaction.atomic():
             rows = Run.objects.select_for_update(no_key=True, skip_locked=True)
-            run = rows.filter(pk=pk, ended_at=None, active=0, hold="").first()
+            run = rows.filter(pk=pk, ended_at=None, active=0, hold="", held=False).first()
             if run is not None:
                 recount(run)
                 admit(pk)
@@ -215,7 +225,7 @@ def bells() -> dict[int, int]:
         cursor.execute(
             """
             SELECT q.id FROM workspaces_resourcequeue q
-             WHERE q.used < q.capacity
+             WHERE q.used < q.capacity AND NOT q.held
                AND EXISTS (SELECT FROM runs_noderun n
                             WHERE n.queue_id = q.id AND n.state = 'queued'
                               AND n.queued_at < clock_timestamp() - interval '1 s')

@@ -109,17 +109,23 @@ DECLARE
     refused integer;            -- the smallest demand that there was no room for
     whole integer;              -- the queue's capacity
     above boolean;              -- more is in use than that
+    shut boolean;               -- a hold stands on the queue
     looked boolean := false;
     head record;
     got runs_noderun;
 BEGIN
     LOOP
-        SELECT capacity, used > capacity INTO whole, above
+        SELECT capacity, used > capacity, held INTO whole, above, shut
           FROM workspaces_resourcequeue WHERE id = p_queue;
-        IF have > 0 AND above THEN
-            -- Capacity was lowered under load: what ends is given back, never handed on.
-            UPDATE workspaces_resourcequeue SET used = used - have WHERE id = p_queue;
+        IF have > 0 AND (above OR shut) THEN
+            -- Capacity was lowered under load, or the queue is held: what ends is given back,
+            -- never handed on. The row is locked by us now: a release is seen, or sees this.
+            UPDATE workspaces_resourcequeue SET used = used - have WHERE id = p_queue
+            RETURNING held INTO shut;
             have := 0;
+        END IF;
+        IF shut THEN
+            RETURN NULL;
         END IF;
         refused := NULL;
 
@@ -180,19 +186,19 @@ BEGIN
 END $$;
 
 
--- Ask a queue for capacity. The second try waits for whoever is giving some back at this
+-- Ask a queue for capacity. A queue that is held gives none. The second try waits for whoever is giving some back at this
 -- moment: a condition that is false in the snapshot would not wait.
 CREATE FUNCTION runyard_ask(p_queue bigint, p_more integer) RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE workspaces_resourcequeue SET used = used + p_more
-     WHERE id = p_queue AND used + p_more <= capacity;
+     WHERE id = p_queue AND used + p_more <= capacity AND NOT held;
     IF FOUND THEN
         RETURN true;
     END IF;
     PERFORM FROM workspaces_resourcequeue WHERE id = p_queue FOR NO KEY UPDATE;
     UPDATE workspaces_resourcequeue SET used = used + p_more
-     WHERE id = p_queue AND used + p_more <= capacity;
+     WHERE id = p_queue AND used + p_more <= capacity AND NOT held;
     RETURN FOUND;
 END $$;
 
@@ -261,33 +267,34 @@ BEGIN
 END $$;
 
 
--- Admit a run's held nodes (pending, lacking nothing) to their queues, as far as a pause and
--- the run's limit allow. Takes the run's row lock before it looks. Returns the ids that were
+-- Admit a run's held nodes (pending, lacking nothing) to their queues, as far as a pause, a hold
+-- and the run's limit allow. Takes the run's row lock before it looks. Returns the ids that were
 -- queued.
 CREATE FUNCTION runyard_admit(p_run bigint) RETURNS bigint[]
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     run record;
-    held bigint[];
+    ready bigint[];
 BEGIN
-    SELECT hold, parallelism, active INTO run FROM runs_run WHERE id = p_run FOR NO KEY UPDATE;
-    IF run.hold <> '' THEN
+    SELECT hold, held, parallelism, active INTO run FROM runs_run
+     WHERE id = p_run FOR NO KEY UPDATE;
+    IF run.hold <> '' OR run.held THEN
         RETURN '{}';
     END IF;
-    SELECT array_agg(id) INTO held FROM (
+    SELECT array_agg(id) INTO ready FROM (
         SELECT id FROM runs_noderun
          WHERE run_id = p_run AND state = 'pending' AND need = 0
          ORDER BY id
          LIMIT CASE WHEN run.parallelism IS NULL THEN NULL
                     ELSE greatest(run.parallelism - run.active, 0) END
            FOR NO KEY UPDATE SKIP LOCKED) h;
-    IF held IS NULL THEN
+    IF ready IS NULL THEN
         RETURN '{}';
     END IF;
-    held := runyard_enqueue(held);
-    UPDATE runs_run SET active = active + cardinality(held), revision = revision + 1
+    ready := runyard_enqueue(ready);
+    UPDATE runs_run SET active = active + cardinality(ready), revision = revision + 1
      WHERE id = p_run;
-    RETURN held;
+    RETURN ready;
 END $$;
 
 
@@ -345,7 +352,7 @@ BEGIN
 
     -- 2. Sees every pause and stop that came before: they lock the run's unfinished nodes
     -- first, so that this finish is wholly before or wholly after them.
-    SELECT hold, parallelism, strategy INTO run FROM runs_run WHERE id = me.run_id;
+    SELECT hold, held, parallelism, strategy INTO run FROM runs_run WHERE id = me.run_id;
     -- The rest of a run with the strategy *end* is about to be cancelled; its next node may be
     -- the head of the line.
     IF me.state = 'failed' AND run.strategy = 'end' THEN
@@ -365,7 +372,7 @@ BEGIN
         )
         SELECT coalesce(array_agg(id ORDER BY id), '{}') INTO ready FROM counted WHERE need = 0;
     END IF;
-    IF run.hold <> '' THEN
+    IF run.hold <> '' OR run.held THEN
         NULL;  -- what is ready stays pending
     ELSIF run.parallelism IS NULL THEN
         IF ready <> '{}' THEN
