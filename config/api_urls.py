@@ -49,6 +49,8 @@ in_workspace = [
     path(f"{_node}/attempts", runs.AttemptsEndpoint.as_view()),
     path(f"{_attempt}", runs.AttemptEndpoint.as_view()),
     path(f"{_attempt}/log", runs.LogEndpoint.as_view()),
+    path(f"{_attempt}/log/lines", runs.LogLinesEndpoint.as_view()),
+    path(f"{_attempt}/log/search", runs.LogSearchEndpoint.as_view()),
     path(f"{_run}/outputs", runs.OutputsEndpoint.as_view()),
     path(f"{_run}/outputs/<int:output>", runs.OutputEndpoint.as_view()),
 ]

@@ -14,13 +14,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.core.api.endpoint import Endpoint
-from apps.core.api.fields import PageQuery, Strict, page_example, page_of
+from apps.core.api.fields import PageQuery, Strict, Text, page_example, page_of
 from apps.core.api.operation import Bytes, Place, operation
 from apps.core.api.problems import problem
 from apps.core.http import download
 from apps.engine.roles import Permission
 from apps.engine.states import AttemptState, Hold, NodeState, RunState, Trigger
 from apps.nodes.api import StartedSerializer, stored_bytes
+from apps.runs.log_lines import MOST_LINES, check_wanted, lines_from, search
 from apps.runs.logs import AttemptLog, log_of
 from apps.runs.models import Attempt, NodeRun, Output, Run, RunEvent
 from apps.runs.rights import needed_to_operate
@@ -222,6 +223,41 @@ class NothingSerializer(Strict):
     """An object without fields; the body may be left out."""
 
 
+class LineSerializer(serializers.Serializer):
+    number = serializers.IntegerField(
+        allow_null=True, help_text="From 1; null where too much would have to be counted."
+    )
+    offset = serializers.IntegerField(help_text="Where it begins in the log, in bytes.")
+    text = serializers.CharField(
+        allow_blank=True,
+        help_text="Without its end; of a line of more than 4,000 bytes a piece.",
+    )
+    cut = serializers.IntegerField(help_text="Bytes of it that `text` leaves out.")
+
+
+class LinesQuery(Strict):
+    first = serializers.IntegerField(
+        min_value=1, max_value=2**63 - 1, default=1, help_text="Number of the line to begin with."
+    )
+    limit = serializers.IntegerField(
+        min_value=1, max_value=MOST_LINES, default=100, help_text="How many lines at most."
+    )
+
+
+class SearchQuery(Strict):
+    text = Text(max_length=1000, help_text="What the line must hold, letter for letter.")
+    ignore_case = serializers.BooleanField(default=False)
+    start = serializers.IntegerField(
+        min_value=0,
+        max_value=2**63 - 1,
+        default=0,
+        help_text="`next` of the answer before: the offset to go on from.",
+    )
+    limit = serializers.IntegerField(
+        min_value=1, max_value=MOST_LINES, default=100, help_text="How many lines at most."
+    )
+
+
 COUNTS = {"total": 2, "active": 1, "succeeded": 1, "failed": 0, "stopped": 0, "cancelled": 0}
 RUN = {
     "id": 118,
@@ -290,6 +326,7 @@ EVENT = {
     "user": None,
     "note": "",
 }
+LINE = {"number": 211, "offset": 20459, "text": "read 336,776 flights", "cut": 0}
 OUTPUT = {
     "id": 12,
     "node": "load",
@@ -640,6 +677,55 @@ class LogEndpoint(RunEndpoints):
         if end:
             response["Runyard-Left-Out"] = f"bytes {start}-{end - 1}"
         return response
+
+
+class LogLinesEndpoint(RunEndpoints):
+    @operation(
+        "list_log_lines",
+        "List lines of an attempt's log",
+        permission=Permission.VIEW,
+        query=LinesQuery,
+        answers={200: page_of(LineSerializer)},
+        shows=page_example(LINE),
+    )
+    def get(self, request: Request, workspace: str, run: int, node: str, attempt: int) -> Response:
+        """In the order in which they were printed. `next` is passed on as `first`; it is null at
+        the end of what is there now. Lines that were left out are passed over: the numbers
+        show where. Cheap wherever in the log they lie."""
+        row = self.attempt(run, node, attempt)
+        query = self.query()
+        log = log_of(run, row.node_run_id, row.number)
+        found = lines_from(log, query["first"], query["limit"])
+        lines = LineSerializer(found.lines, many=True).data
+        return Response({"items": lines, "next": found.next})
+
+
+class LogSearchEndpoint(RunEndpoints):
+    @operation(
+        "search_log",
+        "Search an attempt's log",
+        permission=Permission.VIEW,
+        query=SearchQuery,
+        answers={200: page_of(LineSerializer)},
+        shows=page_example(LINE),
+    )
+    def get(self, request: Request, workspace: str, run: int, node: str, attempt: int) -> Response:
+        """Lines that hold a text, in the order in which they were printed. It stops after about
+        a second with what it has: pass `next` on as `start`, also after an answer without items,
+        until it is null. Of a long line the piece with the text comes."""
+        row = self.attempt(run, node, attempt)
+        query = self.query()
+        check_wanted(query["text"])
+        log = log_of(run, row.node_run_id, row.number)
+        found = search(
+            log,
+            query["text"],
+            start=query["start"],
+            limit=query["limit"],
+            ignore_case=query["ignore_case"],
+        )
+        lines = LineSerializer(found.lines, many=True).data
+        return Response({"items": lines, "next": found.next})
 
 
 TEXT = "text/plain; charset=utf-8"

@@ -176,7 +176,7 @@ class Execution:
             fetch_file(sha256, context.files[path])
         command = what.command(job.spec, context)
         desk.lay_out(command)
-        reader = Reader(self._handle)
+        reader = Reader(self._handle, marks=self._log.marks_path if self._log else None)
         if what.needs_spark:
             self._trace = SparkTrace(command)
             reader.each = self._follow
@@ -365,6 +365,7 @@ class Execution:
                 with self._reading:
                     reader = self._reader = self._reader or Reader(self._handle)
                     self._read_on(reader, _LAST_LOOK_BYTES)
+                    reader.close()
                     size, lines = os.fstat(self._handle).st_size, reader.lines
                 tail = self._end_of_log(size, TAIL_BYTES)
                 if state in (NodeState.FAILED, NodeState.RETRYING):

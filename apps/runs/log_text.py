@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from dataclasses import dataclass
 
+from apps.runs.log_lines import number_at
 from apps.runs.logs import READ_BYTES, AttemptLog
 
 #: How much of a log's end a page opens with; the rest is in the download.
@@ -47,4 +48,5 @@ def opening(log: AttemptLog) -> tuple[int, int]:
         return 0, 1
     stretch = log.read(size - OPEN_BYTES)
     end = stretch.data.find(b"\n")
-    return stretch.offset + end + 1, 0
+    start = stretch.offset + end + 1
+    return start, number_at(log, start) or 0

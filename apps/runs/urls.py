@@ -23,6 +23,14 @@ urlpatterns = [
         name="rerun-one",
     ),
     path("w/<str:workspace>/runs/<int:pk>/nodes/<int:node>/log/", views.log, name="log"),
+    path(
+        "w/<str:workspace>/runs/<int:pk>/nodes/<int:node>/lines/", views.log_lines, name="log-lines"
+    ),
+    path(
+        "w/<str:workspace>/runs/<int:pk>/nodes/<int:node>/search/",
+        views.log_search,
+        name="log-search",
+    ),
     path("w/<str:workspace>/runs/<int:pk>/nodes/<int:node>/stream/", views.stream, name="stream"),
     path("w/<str:workspace>/runs/<int:pk>/nodes/<int:node>/raw/", views.raw_log, name="raw-log"),
     path("w/<str:workspace>/runs/<int:pk>/outputs/<int:output>/", views.output, name="output"),

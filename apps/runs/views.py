@@ -7,7 +7,7 @@ import json
 import posixpath
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
 
@@ -39,6 +39,7 @@ from apps.nodes.kinds.registry import kinds
 from apps.nodes.models import Job
 from apps.nodes.services.files import open_blob
 from apps.runs.forms import RerunForm, SuccessForm
+from apps.runs.log_lines import check_wanted, lines_from, search
 from apps.runs.log_text import opening, text_from
 from apps.runs.logs import AttemptLog, log_of
 from apps.runs.models import Attempt, NodeRun, Output, Run
@@ -454,6 +455,36 @@ def log(request: Request, workspace: str, pk: int, node: int) -> HttpResponse:
     found = text_from(watched.log, offset, ended=ended)
     data = {"from": found.start, "to": found.next, "text": found.text}
     return JsonResponse({**data, "ended": ended and found.next >= watched.log.size()})
+
+
+#: Lines that the page shows around one that it goes to, and hits that it lists at once.
+_AROUND = 500
+_HITS = 100
+
+
+@require_safe
+def log_lines(request: Request, workspace: str, pk: int, node: int) -> HttpResponse:
+    """The lines around the one that `line` names, as JSON, for a log that is not shown whole."""
+    watched = _watched(request, pk, node)
+    line = number_in(request.GET.get("line", "1"))
+    if not line:
+        return JsonResponse({"error": "lines are numbered from 1"}, status=422)
+    found = lines_from(watched.log, max(line - _AROUND, 1), 2 * _AROUND)
+    return JsonResponse({"lines": [asdict(each) for each in found.lines], "next": found.next})
+
+
+@require_safe
+def log_search(request: Request, workspace: str, pk: int, node: int) -> HttpResponse:
+    """Lines with the text `q` in any case, from the offset `start` on, as JSON."""
+    watched = _watched(request, pk, node)
+    text = request.GET.get("q", "")[:1000]
+    try:
+        check_wanted(text)
+    except Invalid as error:
+        return JsonResponse({"error": str(error)}, status=422)
+    start = number_in(request.GET.get("start", "")) or 0
+    found = search(watched.log, text, start=start, limit=_HITS, ignore_case=True)
+    return JsonResponse({"lines": [asdict(each) for each in found.lines], "next": found.next})
 
 
 @require_safe

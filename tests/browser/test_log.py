@@ -55,13 +55,48 @@ def test_what_a_job_prints_is_text_whatever_it_prints(visit):
 
     # Opened anew, a log this long shows its end, and says so.
     it.page.reload()
-    expect(it.log.get_by_text("The lines before are in the download.")).to_be_attached()
+    expect(it.log.get_by_text(re.compile("^The lines before are not shown"))).to_be_attached()
     expect(it.log.get_by_text(re.compile("^ValueError"))).to_be_in_viewport()
 
     with it.page.expect_download() as download:
         it.click("Download the whole log", role="link")
     with open(download.value.path(), "rb") as file:
         assert file.read(37) == b"</script><img src=x onerror=alert(1)>"
+
+
+def test_a_long_log_is_searched_and_gone_to_by_line_though_only_its_end_is_shown(visit):
+    it = visit()
+    page = it.page
+    long = "seq -f 'line %.0f of many' 60000 | sed 's/^line 4321 .*/the Needle/'; echo last"
+    it.create_job("lengthy", "Shell", long, publish=False)
+    it.run_once()
+    expect(it.state).to_have_text("Succeeded", timeout=30_000)
+    page.reload()
+
+    # It opens at its end, with the numbers that the lines have.
+    expect(it.log.get_by_text("last", exact=True)).to_be_in_viewport()
+    expect(it.log.locator("li", has_text="last").locator("i")).to_have_text("60001")
+
+    find = page.get_by_label("Find in the log")
+    find.fill("nEEDLE")
+    find.press("Enter")
+    hits = page.locator("[data-hits] li")
+    expect(hits).to_have_text(["4321the Needle"])
+    hits.first.get_by_role("button").click()
+    expect(it.log.get_by_text("the Needle")).to_be_in_viewport()
+    expect(it.log.get_by_text("line 4322 of many")).to_be_visible()
+
+    to_line = page.get_by_label("Go to line")
+    to_line.fill("33,333")
+    to_line.press("Enter")
+    expect(it.log.get_by_text("line 33333 of many")).to_be_in_viewport()
+    to_line.fill("60002")
+    to_line.press("Enter")
+    expect(to_line).to_have_attribute("aria-invalid", "true")
+    it.check_width()
+
+    it.log.get_by_role("button", name="Back to the end").click()
+    expect(it.log.get_by_text("last", exact=True)).to_be_in_viewport()
 
 
 def test_reading_further_up_stops_the_following_until_one_is_back_at_the_end(visit):

@@ -79,6 +79,8 @@ RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
     f"{_NODE}/attempts": {"GET": (V, "read")},
     f"{_NODE}/attempts/{{attempt}}": {"GET": (V, "read")},
     f"{_NODE}/attempts/{{attempt}}/log": {"GET": (V, "read")},
+    f"{_NODE}/attempts/{{attempt}}/log/lines": {"GET": (V, "read")},
+    f"{_NODE}/attempts/{{attempt}}/log/search": {"GET": (V, "read")},
     f"{_RUN}/outputs": {"GET": (V, "read")},
     f"{_RUN}/outputs/{{output}}": {"GET": (V, "read")},
 }

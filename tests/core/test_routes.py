@@ -67,7 +67,8 @@ def address(route: str, things: dict[str, int]) -> str:
     for n, part in enumerate(parts):
         if part.startswith("<int:"):
             parts[n] = str(things[parts[n - 1]])
-    query = "?attempt=1" if parts[-2] in ("log", "stream", "raw") else ""
+    of_a_log = ("log", "stream", "raw", "lines", "search")
+    query = "?attempt=1&q=a" if parts[-2] in of_a_log else ""
     return "/" + "/".join(parts) + query
 
 

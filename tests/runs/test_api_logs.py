@@ -180,3 +180,70 @@ def test_head_of_a_log_has_its_headers_and_no_body(node):
 
     assert (response.status_code, body_of(response)) == (200, b"")
     assert response["Content-Type"] == "text/plain; charset=utf-8"
+
+
+# --- by lines -------------------------------------------------------------------------------
+
+PLACE = "runs/{run}/nodes/a/attempts/1/log/"
+
+
+def by_lines(node: NodeRun, place: str):
+    return program(Role.GUEST).get(PLACE.format(run=node.run_id) + place)
+
+
+def test_lines_come_by_number_and_say_where_to_go_on(node):
+    write_log(node, 1, b"one\n\xff two\r\n\nfour")
+
+    first = by_lines(node, "lines?limit=2").json()
+    rest = by_lines(node, f"lines?first={first['next']}").json()
+
+    assert first == {
+        "items": [
+            {"number": 1, "offset": 0, "text": "one", "cut": 0},
+            {"number": 2, "offset": 4, "text": "\ufffd two", "cut": 0},
+        ],
+        "next": 3,
+    }
+    assert rest == {
+        "items": [
+            {"number": 3, "offset": 11, "text": "", "cut": 0},
+            {"number": 4, "offset": 12, "text": "four", "cut": 0},
+        ],
+        "next": None,
+    }
+    assert by_lines(node, "lines?first=5").json() == {"items": [], "next": None}
+
+
+def test_search_gives_the_lines_that_hold_a_text(node):
+    write_log(node, 1, b"WARN disk\nok\nwarn memory\nWARN again\n")
+
+    exact = by_lines(node, "search?text=WARN").json()
+    folded = by_lines(node, "search?text=warn&ignore_case=true&limit=2").json()
+    rest = by_lines(node, f"search?text=warn&ignore_case=true&start={folded['next']}").json()
+
+    assert [line["number"] for line in exact["items"]] == [1, 4]
+    assert [line["text"] for line in folded["items"]] == ["WARN disk", "warn memory"]
+    assert (folded["next"], [line["number"] for line in rest["items"]]) == (25, [4])
+    assert rest["next"] is None
+    assert by_lines(node, "search?text=nowhere").json() == {"items": [], "next": None}
+
+
+@pytest.mark.parametrize(
+    ("place", "field"),
+    [
+        ("lines?first=0", "first"),
+        ("lines?first=x", "first"),
+        ("lines?limit=1001", "limit"),
+        ("lines?from=1", "from"),
+        ("search", "text"),
+        ("search?text=", "text"),
+        ("search?text=a%0Ab", "text"),
+        ("search?text=a&start=-1", "start"),
+        ("search?text=a&ignore_case=perhaps", "ignore_case"),
+    ],
+)
+def test_what_is_wrong_with_a_request_for_lines_is_said(node, place, field):
+    response = by_lines(node, place)
+
+    assert response.status_code in (400, 422)
+    assert [fault["field"] for fault in response.json()["errors"]] == [field]
