@@ -1,4 +1,4 @@
-"""The shape of a workflow, and what a run needs next."""
+"""The shape of a workflow."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-
-from apps.engine.states import ACTIVE, NodeState, RunState
 
 #: Names of nodes: they stand in URLs, file names and `${nodes.NAME.key}`.
 NODE_NAME = re.compile(r"[^\W]([\w.\-]{0,62}[\w])?", re.UNICODE)
@@ -137,43 +135,3 @@ def graph_faults(keys: Sequence[str], edges: Iterable[tuple[str, str]]) -> list[
         ring = error.args[1]  # each is an immediate upstream of the next
         faults.append(Fault(ring[0], "nodes wait for each other in a circle: " + " → ".join(ring)))
     return faults
-
-
-@dataclass(frozen=True)
-class Step:
-    start: frozenset[str]  # pending nodes whose upstreams have all succeeded
-    ends_as: RunState | None  # set when nothing is under way and nothing can start
-
-
-def next_step(graph: Graph, states: Mapping[str, NodeState]) -> Step:
-    """Say what a run needs next, from where its nodes stand now.
-
-    It looks at the level, not at the edge: not "what just happened?" but "how do
-    things stand?". So it may be asked twice, late, or after a crash, and a rerun or
-    a "set to success" needs no case of its own. A node below a failed one simply
-    stays pending.
-    """
-    start = frozenset(
-        key
-        for key in graph.keys
-        if states[key] is NodeState.PENDING
-        and all(states[up] is NodeState.SUCCEEDED for up in graph.upstream[key])
-    )
-    now = set(states.values())
-    if start or now & ACTIVE:
-        return Step(start, None)
-    return Step(start, run_end(now))
-
-
-def run_end(states: Iterable[NodeState]) -> RunState:
-    """How a run in which nothing can happen any more has ended.
-
-    Stopped only if a person stopped one of its nodes; else failed if any node failed or was
-    cut off; else succeeded. (A person's stop of the whole run stops its nodes.)
-    """
-    now = set(states)
-    if NodeState.STOPPED in now:
-        return RunState.STOPPED
-    if now <= {NodeState.SUCCEEDED}:
-        return RunState.SUCCEEDED
-    return RunState.FAILED

@@ -177,10 +177,13 @@ class NodeRun(models.Model):
     kept_from = models.ForeignKey(
         "self", models.SET_NULL, null=True, related_name="+", db_constraint=False, db_index=False
     )
-    #: Upstreams that have not succeeded yet. A pending node with 0 lacks nothing but leave.
+    #: Upstreams that have not succeeded yet, and one more for a node that is `outside`. A
+    #: pending node with 0 lacks nothing but leave.
     need = models.PositiveIntegerField(default=0)
     #: Ids of the node runs that wait for this one.
     down = ArrayField(models.BigIntegerField(), default=list)
+    #: Left out by the last rerun: it does not start, and what runs again does not wait for it.
+    outside = models.BooleanField(default=False)
     #: Asked of the running attempt: "" nothing, else the state that it shall end in.
     stop = models.CharField(max_length=10, default="", blank=True)
 

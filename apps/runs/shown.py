@@ -301,6 +301,8 @@ def _why(
     node = shown.node
     lacking = [key for key in upstream if by_key[key].node.state != NodeState.SUCCEEDED]
     match shown.mark:
+        case "notrun" | "pending" if node.outside:
+            return "left out of the rerun"
         case "notrun" if lacking:
             return f"blocked by {', '.join(lacking)}"
         case "pending" if lacking:

@@ -1,4 +1,4 @@
-"""What a run needs next, and what is wrong with a graph."""
+"""The shape of a workflow, and what is wrong with one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import itertools
 
 import pytest
 
-from apps.engine.graph import Graph, InvalidGraph, Step, graph_faults, next_step
-from apps.engine.states import NodeState, RunState
+from apps.engine.graph import Graph, InvalidGraph, graph_faults
 
 #   extract ─→ clean ─┐
 #           └→ stats ─┴→ report
@@ -15,51 +14,6 @@ DIAMOND = Graph.build(
     ["extract", "clean", "stats", "report"],
     [("extract", "clean"), ("extract", "stats"), ("clean", "report"), ("stats", "report")],
 )
-
-
-@pytest.mark.parametrize(
-    ("states", "start", "ends_as"),
-    [
-        pytest.param("pending pending pending pending", {"extract"}, None, id="first node starts"),
-        pytest.param(
-            "succeeded pending pending pending", {"clean", "stats"}, None, id="both sides start"
-        ),
-        pytest.param(
-            "succeeded succeeded running pending", set(), None, id="join waits for the slower side"
-        ),
-        pytest.param(
-            "succeeded failed running pending", set(), None, id="other side runs on after a failure"
-        ),
-        pytest.param(
-            "succeeded failed retrying pending", set(), None, id="a retry keeps the run open"
-        ),
-        pytest.param(
-            "succeeded failed succeeded pending",
-            set(),
-            RunState.FAILED,
-            id="nothing can start any more",
-        ),
-        pytest.param(
-            "succeeded stopped failed pending",
-            set(),
-            RunState.STOPPED,
-            id="a person's stop outranks a failure",
-        ),
-        pytest.param(
-            "succeeded cancelled cancelled pending",
-            set(),
-            RunState.FAILED,
-            id="a run that was cut off has failed",
-        ),
-        pytest.param(
-            "succeeded succeeded succeeded succeeded", set(), RunState.SUCCEEDED, id="all done"
-        ),
-    ],
-)
-def test_next_step(states, start, ends_as):
-    where = dict(zip(DIAMOND.keys, map(NodeState, states.split()), strict=True))
-
-    assert next_step(DIAMOND, where) == Step(frozenset(start), ends_as)
 
 
 def test_order_puts_each_node_behind_its_upstreams_and_else_keeps_the_given_one():

@@ -338,7 +338,7 @@ def test_node_runs_again_in_place(scope, states):
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_rerun_in_place_waits_for_the_runs_end(method):
+def test_rerun_in_place_of_what_is_under_way_is_refused(method):
     run = run_of("a")
     body = {"scope": "node", "node": "a"}
     query = "?scope=node&node=a" if method == "GET" else ""
@@ -349,7 +349,7 @@ def test_rerun_in_place_waits_for_the_runs_end(method):
 
     assert (refused.status_code, refused.json()["detail"]) == (
         409,
-        f"run {run.pk} is not over; stop it first, or wait for its end",
+        "node 'a' is queued; stop it first, or wait for its end",
     )
 
 

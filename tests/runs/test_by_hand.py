@@ -175,7 +175,7 @@ def test_scope_of_a_rerun_names_a_node_of_the_run():
 
 def test_plan_of_a_rerun_says_what_runs_what_is_kept_and_what_is_not_waited_for():
     run = by_hand(published("a", "b", "c", "d", "e", edges=DIAMOND))
-    with pytest.raises(Conflict, match="is not over"):
+    with pytest.raises(Conflict, match="node 'a' is queued; stop it first"):
         rerun_plan(run, ["a"])
     end(end(end(end(take()).next).next, FAILED).next)
     run.refresh_from_db()

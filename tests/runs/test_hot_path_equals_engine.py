@@ -6,6 +6,8 @@ just when the engine says so, and counters and capacity equal what the nodes add
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
 from itertools import combinations
 from uuid import UUID, uuid4
 
@@ -23,14 +25,18 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from apps.engine.graph import Graph, next_step
+from apps.core.errors import Conflict
+from apps.engine.graph import Graph
+from apps.engine.scope import Scope, next_step
 from apps.engine.states import ACTIVE, ENDED, RUN_ENDED, NodeState, RunState, Trigger
 from apps.runs.models import Attempt, NodeRun, Run
 from apps.runs.services.hot_path import Claim, Outcome, claim, finish
 from apps.runs.services.launch import launch
-from apps.runs.services.rerun import rerun_failed
+from apps.runs.services.pause import pause_run, resume_run
+from apps.runs.services.rerun import rerun_failed, rerun_nodes, rerun_scope
 from apps.runs.services.stop import stop_node, stop_run
-from apps.runs.services.sweep import hand_back, lose, start_due_retries
+from apps.runs.services.success import set_success
+from apps.runs.services.sweep import hand_back, lose, recount_idle_runs, start_due_retries
 from apps.workflows.models import Workflow, WorkflowVersion
 from apps.workspaces.models import ResourceQueue, Workspace
 from tests.factories import job
@@ -39,6 +45,8 @@ N = NodeState
 ME = "worker@here:1"
 #: What a queued or running node asks for, and room for two of them.
 DEMAND, CAPACITY = 250, 500
+#: How many random lives; thousands before a release.
+LIVES = int(os.environ.get("LIVES", "40"))
 #: Runs that are stopped at once would show little else.
 SELDOM = st.sampled_from([False] * 9 + [True])
 
@@ -89,6 +97,8 @@ class Lives(RuleBasedStateMachine):
         [self.run] = launch(version, cycles=[timezone.now()], trigger=Trigger.MANUAL, by=None)
         self.limit = limit
         self.states = dict.fromkeys(names, N.PENDING)
+        self.scope = Scope.whole(self.graph)
+        self.paused = False
         self.held: list[Claim] = []
         self.past: list[tuple[Claim, UUID, Claim | None]] = []
         self.stopping = False
@@ -99,13 +109,13 @@ class Lives(RuleBasedStateMachine):
 
     def settle(self) -> None:
         """Queue what the engine would start, lowest first, as far as the run's limit allows."""
-        if self.stopping:
+        if self.stopping or self.paused:
             return
         for key in self.graph.in_order:
             active = sum(s in (N.QUEUED, N.RUNNING) for s in self.states.values())
             if self.limit is not None and active >= self.limit:
                 return
-            if key in next_step(self.graph, self.states).start:
+            if key in next_step(self.scope, self.states).start:
                 self.states[key] = N.QUEUED
 
     def taken(self, mine: Claim | None) -> None:
@@ -224,21 +234,104 @@ class Lives(RuleBasedStateMachine):
             return
         stop_run(self.run, user=None)
         for key, state in self.states.items():
-            ready = key in next_step(self.graph, self.states).start
+            ready = key in next_step(self.scope, self.states).start
             if state is N.RUNNING:
                 self.asked.add(key)
             elif state in ACTIVE or (state is N.PENDING and ready):
                 self.states[key] = N.STOPPED
-        self.stopping = True
+        self.stopping, self.paused = True, False
 
-    @precondition(lambda self: self.over() and set(self.states.values()) != {N.SUCCEEDED})
+    @precondition(lambda self: not (self.paused or self.stopping or self.over()))
+    @rule(seldom=SELDOM)
+    def pauses(self, seldom: bool) -> None:
+        if not seldom:
+            return
+        pause_run(self.run, user=None)
+        self.paused = True
+        self.states = {k: N.PENDING if s is N.QUEUED else s for k, s in self.states.items()}
+
+    @precondition(lambda self: self.paused and not self.over())
     @rule()
-    def reruns_what_failed(self) -> None:
-        rerun_failed(self.run, user=None)
-        self.states = {k: s if s is N.SUCCEEDED else N.PENDING for k, s in self.states.items()}
-        self.stopping = False
-        self.asked.clear()
+    def resumes(self) -> None:
+        resume_run(self.run, user=None)
+        self.paused = False
         self.settle()
+
+    @rule(pick=st.integers(0, 5), seldom=SELDOM)
+    def sets_a_node_to_success(self, pick: int, seldom: bool) -> None:
+        key = self.graph.keys[pick % len(self.graph.keys)]
+        before, over = self.states[key], self.over()
+        if before is N.PENDING and not seldom:
+            return
+        if before in (N.RUNNING, N.SUCCEEDED) or (self.stopping and not over):
+            with pytest.raises(Conflict):
+                set_success(self.run.nodes.get(key=key), reason="known", user=None)
+            return
+        set_success(self.run.nodes.get(key=key), reason="known", user=None)
+        self.scope = self.scope.done(self.graph, self.states, key)
+        self.states[key] = N.SUCCEEDED
+        self.stopping, self.paused = False, self.paused and not over
+        self.settle()
+
+    @rule(seldom=SELDOM)
+    def reruns_what_failed(self, seldom: bool) -> None:
+        over = self.over()
+        if not over and not seldom:
+            return
+        alive = frozenset() if over else self.scope.alive(self.states)
+        chosen = {k for k, s in self.states.items() if s is not N.SUCCEEDED} - alive
+        if not chosen or (self.stopping and not over):
+            with pytest.raises(Conflict):
+                rerun_failed(self.run, user=None)
+            return
+        assert set(rerun_failed(self.run, user=None)) == chosen
+        self.has_rerun(chosen, over)
+
+    @rule(pick=st.integers(0, 5), downstream=st.booleans(), seldom=SELDOM)
+    def reruns_a_node(self, pick: int, downstream: bool, seldom: bool) -> None:
+        over = self.over()
+        if not over and not seldom:
+            return
+        key = self.graph.keys[pick % len(self.graph.keys)]
+        chosen = {key} | (self.graph.below(key) if downstream else set())
+        scope = rerun_scope(self.run, key, downstream=downstream)
+        assert set(scope) == chosen
+        now = {self.states[each] for each in chosen}
+        waits = not over and chosen <= self.scope.alive(self.states)
+        if now & ACTIVE or waits or (self.stopping and not over):
+            with pytest.raises(Conflict):
+                rerun_nodes(self.run, scope, user=None)
+            return
+        rerun_nodes(self.run, scope, user=None)
+        self.has_rerun(chosen, over)
+
+    def has_rerun(self, chosen: Collection[str], over: bool) -> None:
+        before = dict(self.states)
+        self.scope = self.scope.rerun(self.graph, before, chosen, over=over)
+        self.states = {k: N.PENDING if k in chosen else s for k, s in before.items()}
+        self.stopping, self.paused = False, self.paused and not over
+        self.settle()
+        # Said once more without the scope: what was chosen and has nothing chosen or under
+        # way above it starts at once, and in a run that was over nothing else does.
+        ready = next_step(self.scope, self.states).start
+        started = {k for k, s in self.states.items() if s is N.QUEUED and before[k] is not s}
+        busy = {k for k, s in before.items() if s in ACTIVE} | set(chosen)
+        for key in chosen:
+            if not self.graph.upstream[key] & (busy | self.scope.keys):
+                assert key in started | ready
+            if self.graph.upstream[key] & busy:
+                assert key not in started | ready
+        if over:
+            assert started | ready <= set(chosen)
+
+    @rule()
+    def sweep_looks_at_an_idle_run(self) -> None:
+        """It finds nothing to mend, which the invariants see; what was lost it counts anew."""
+        idle = not set(self.states.values()) & ACTIVE and not self.over()
+        if idle and not (self.paused or self.stopping):
+            Run.objects.filter(pk=self.run.pk).update(open=0, succeeded=0)
+            NodeRun.objects.filter(run=self.run, state="pending").update(need=7)
+        recount_idle_runs()
 
     # --- what always holds --------------------------------------------------------------
 
@@ -257,11 +350,11 @@ class Lives(RuleBasedStateMachine):
     def run_ends_when_the_engine_says(self) -> None:
         run = Run.objects.get(pk=self.run.pk)
         nothing_left = not (set(self.states.values()) & ACTIVE) and (
-            self.stopping or not next_step(self.graph, self.states).start
+            self.stopping or not next_step(self.scope, self.states).start
         )
         assert (run.state in RUN_ENDED) == nothing_left
         if nothing_left:
-            expected = next_step(self.graph, self.states).ends_as or RunState.STOPPED
+            expected = next_step(self.scope, self.states).ends_as or RunState.STOPPED
             assert run.state == (RunState.STOPPED if self.stopping else expected)
 
     @invariant()
@@ -275,6 +368,13 @@ class Lives(RuleBasedStateMachine):
         ended = {s: sum(n.state == s for n in nodes) for s in ENDED}
         assert (run.active, run.open) == (active, active + waiting)
         assert {s: getattr(run, s) for s in ENDED} == ended
+        lacking = self.scope.lacking(self.states)
+        # In a run that is being stopped nothing is counted down: a rerun counts anew.
+        assert self.stopping or {n.key: n.need for n in nodes if n.state == "pending"} == {
+            key: lacking.get(key, 0) + (key not in self.scope.keys)
+            for key, state in self.states.items()
+            if state is N.PENDING
+        }
         running = NodeRun.objects.filter(queue=self.queue, state="running")
         self.queue.refresh_from_db()
         assert self.queue.used == (running.aggregate(sum=Sum("demand"))["sum"] or 0)
@@ -285,13 +385,13 @@ class Lives(RuleBasedStateMachine):
 
 
 @pytest.mark.django_db
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300 + 5 * LIVES)
 def test_sql_and_engine_agree():
     job()  # made once, outside the examples
     run_state_machine_as_test(
         Lives,
         settings=settings(
-            max_examples=60,
+            max_examples=LIVES,
             stateful_step_count=40,
             deadline=None,
             # A failure prints its steps; shrinking them takes minutes, so it is left to a

@@ -155,11 +155,111 @@ def test_rerun_starts_with_what_a_stop_left_pending():
     assert (counters(run), run.state) == ((0, 0, 3, 0, 0, 0), RunState.SUCCEEDED)
 
 
-def test_rerun_of_a_run_that_is_not_over_is_refused():
+def test_rerun_of_what_goes_on_by_itself_is_refused():
     run = by_hand(chain(2))
 
-    with pytest.raises(Conflict, match="is not over"):
+    with pytest.raises(Conflict, match=r"no node of run \d+ has failed"):
         rerun_failed(run, user=None)
+    with pytest.raises(Conflict, match="node 'n000' is queued; stop it first"):
+        rerun_nodes(run, ["n000", "n001"], user=None)
+    with pytest.raises(Conflict, match="node 'n001' has not run yet, and goes on by itself"):
+        rerun_nodes(run, ["n001"], user=None)
+    take()
+    stop_run(run, user=None)
+    with pytest.raises(Conflict, match="is being ended; rerun its nodes once it is over"):
+        rerun_nodes(run, ["n001"], user=None)
+
+
+def test_failed_part_runs_again_while_the_rest_of_the_run_is_under_way():
+    #   a (fails) ─→ b      long ─→ last ←─ b
+    run = by_hand(
+        published("a", "b", "long", "last", edges=[("a", "b"), ("b", "last"), ("long", "last")])
+    )
+    first, long = take(), take()
+    assert (first.key, long.key) == ("a", "long")
+    end(first, FAILED)
+    assert states(run) == "failed running pending pending"
+
+    assert rerun_failed(run, user=None) == ["a", "b", "last"]
+
+    end(end(take()).next)
+    assert (counters(run), states(run)) == (
+        (1, 1, 2, 0, 0, 0),
+        "succeeded running succeeded pending",
+    )
+    end(end(long).next)
+    assert (counters(run), run.state) == ((0, 0, 4, 0, 0, 0), RunState.SUCCEEDED)
+    notes = run.events.filter(node_run=None).order_by("pk").values_list("note", flat=True)
+    assert "rerun of a, b, last" in notes
+    assert "opened again" not in notes
+
+
+def test_second_rerun_waits_for_what_the_first_has_under_way():
+    run = by_hand(published("a", "b", "c", edges=[("a", "c"), ("b", "c")]))
+    end(end(take(), FAILED).next, FAILED)
+    rerun_nodes(run, ["a", "c"], user=None)
+    mine = take()
+
+    rerun_nodes(run, ["b"], user=None)
+
+    assert states(run) == "running queued pending"
+    end(mine, take=False)
+    assert states(run) == "succeeded queued pending"
+    end(end(take()).next)
+    assert states(run) == "succeeded succeeded succeeded"
+
+
+def test_sweep_and_lost_leases_leave_alone_what_a_rerun_left_out():
+    run = by_hand(chain(3))
+    end(take(), FAILED)
+    rerun_nodes(run, ["n000"], user=None)
+    take()
+    expire_leases()
+    tick()
+    assert (states(run), counters(run)) == ("queued pending pending", (1, 1, 0, 0, 0, 0))
+    end(take(), RETRYING, take=False)
+    tick()
+    end(take())
+
+    # What was below it was not asked for: the run has ended, and that stays so.
+    tick()
+
+    assert (states(run), counters(run)) == ("succeeded pending pending", (0, 0, 1, 0, 0, 0))
+    assert run.state == RunState.FAILED
+
+
+def test_node_set_to_success_brings_back_what_a_rerun_left_out():
+    run = by_hand(chain(3))
+    end(take(), FAILED)
+    rerun_nodes(run, ["n000"], user=None)
+    end(take(), FAILED)
+
+    set_success(run.nodes.get(key="n000"), reason="known", user=None)
+
+    end(end(take()).next)
+    run.refresh_from_db()
+    assert (run.state, states(run)) == (RunState.SUCCEEDED, "succeeded succeeded succeeded")
+
+
+def test_nothing_is_set_to_success_while_its_run_is_being_stopped():
+    run = by_hand(published("a", "b"))
+    end(take(), FAILED)
+    take()
+    stop_run(run, user=None)
+
+    with pytest.raises(Conflict, match="is being ended; set nodes to success once it is over"):
+        set_success(run.nodes.get(state="failed"), reason="known", user=None)
+
+
+def test_kept_node_that_runs_again_stands_for_itself():
+    run = by_hand(chain(2))
+    end(end(take()).next, FAILED)
+    again = rerun_failed_anew(run, user=None)
+    end(take())
+
+    rerun_nodes(again, ["n000"], user=None)
+
+    assert again.nodes.get(key="n000").kept_from is None
 
 
 def test_whole_rerun_is_a_new_run_of_the_same_cycle():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 
 from django.db import transaction
@@ -13,6 +14,7 @@ from django.db.models.lookups import GreaterThan
 from apps.engine.states import By, Hold, NodeState, Strategy
 from apps.runs.models import NodeRun, Run
 from apps.runs.services.moves import admit, close, move_all, tell
+from apps.runs.services.scope import count_needs, lock_nodes
 from apps.workspaces.models import User
 
 
@@ -60,7 +62,7 @@ def cut_off(run_id: int, hold: Hold, *, note: str, user: User | None = None) -> 
     since a rerun may just be making others so. A person's stop is never turned into the
     engine's cancel.
     """
-    nodes = list(NodeRun.objects.select_for_update(no_key=True).filter(run=run_id).order_by("pk"))
+    nodes = lock_nodes(run_id)
     run = Run.objects.select_for_update(no_key=True).get(pk=run_id)
     if run.ended_at is not None:
         return False
@@ -85,13 +87,14 @@ def cut_off(run_id: int, hold: Hold, *, note: str, user: User | None = None) -> 
     return True
 
 
-def recount(run: Run) -> None:
-    """Set a locked run's counters from its nodes. Counters serve speed; nodes are the truth."""
-    counts: Counter[str] = Counter()
-    ready = 0
-    for state, need in NodeRun.objects.filter(run=run.pk).values_list("state", "need"):
-        counts[state] += 1
-        ready += state == NodeState.PENDING and need == 0
+def recount(run: Run, nodes: Sequence[NodeRun]) -> None:
+    """Set a locked run's counters, and what its pending nodes lack, from all its locked nodes.
+
+    Counters serve speed; states and edges are the truth.
+    """
+    count_needs(nodes)
+    counts = Counter(node.state for node in nodes)
+    ready = sum(node.state == NodeState.PENDING and not node.need for node in nodes)
     active = counts["queued"] + counts["running"]
     Run.objects.filter(pk=run.pk).update(
         active=active,

@@ -7,8 +7,9 @@ from django.db.models import F
 
 from apps.core.errors import Conflict
 from apps.engine.states import By, Hold, NodeState
-from apps.runs.models import NodeRun, Run
+from apps.runs.models import Run
 from apps.runs.services.moves import admit, move_all, tell
+from apps.runs.services.scope import lock_nodes
 from apps.workspaces.models import User
 
 
@@ -21,7 +22,7 @@ def pause_run(run: Run, *, user: User | None) -> None:
 
     Raises Conflict if the run is over, or held already.
     """
-    nodes = list(NodeRun.objects.select_for_update(no_key=True).filter(run=run.pk).order_by("pk"))
+    nodes = lock_nodes(run.pk)
     _set(run, Hold.NONE, Hold.PAUSED, "there is nothing to pause")
     queued = [node for node in nodes if node.state == NodeState.QUEUED]
     move_all(queued, NodeState.PENDING, by=By.PERSON, user=user, note="paused")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -11,7 +11,8 @@ from django.db.models.functions import Now
 
 from apps.core.errors import Conflict, Invalid
 from apps.engine.graph import Graph
-from apps.engine.states import By, Hold, NodeState, RunState, Trigger
+from apps.engine.scope import Scope
+from apps.engine.states import ACTIVE, ENDED, By, Hold, NodeState, RunState, Trigger
 from apps.nodes.models import Job, JobVersion
 from apps.nodes.services.jobs import draft_version
 from apps.runs.models import NodeRun, Run, RunEvent
@@ -19,6 +20,7 @@ from apps.runs.services.advance import recount
 from apps.runs.services.holding import await_launches
 from apps.runs.services.launch import launch
 from apps.runs.services.moves import admit, move_all, tell
+from apps.runs.services.scope import keep_scope, lock_nodes, scope_of, states_of
 from apps.workflows.models import WorkflowVersion
 from apps.workspaces.models import ResourceQueue, User
 from apps.workspaces.selectors import holds_on_tags
@@ -103,26 +105,32 @@ def _anew(run: Run, keep: Mapping[str, NodeRun], user: User | None) -> Run:
     return again
 
 
+@transaction.atomic
 def rerun_failed(run: Run, *, user: User | None) -> list[str]:
     """Run again, in place, what has not succeeded; the names of the nodes that may run.
 
-    Raises Conflict if the run is not over, or if nothing is left to run.
+    Raises Conflict as `failed_scope` and `rerun_nodes` do.
     """
+    await_launches(run.workflow_id)
+    lock_nodes(run.pk)  # so that what is read here is what runs again
     return rerun_nodes(run, failed_scope(run), user=user)
 
 
 def failed_scope(run: Run) -> list[str]:
-    """What has not succeeded, in the graph's order. Raises Conflict if nothing has not."""
-    keys = (
-        NodeRun.objects.filter(run=run.pk)
-        .exclude(state=NodeState.SUCCEEDED)
-        .order_by("pk")
-        .values_list("key", flat=True)
-    )
-    scope = list(keys)
-    if not scope:
-        raise Conflict(f"every node of run {run.pk} has succeeded; rerun the whole run instead")
-    return scope
+    """What has not succeeded and does not go on by itself, in the graph's order.
+
+    Raises Conflict if there is nothing of the kind.
+    """
+    run, nodes = Run.objects.get(pk=run.pk), list(run.nodes.order_by("pk"))
+    alive = frozenset() if run.ended_at else scope_of(nodes).alive(states_of(nodes))
+    found = [node for node in nodes if node.state != NodeState.SUCCEEDED and node.key not in alive]
+    if not found:
+        raise Conflict(
+            f"no node of run {run.pk} has failed, or was stopped; there is nothing to repeat"
+            if run.ended_at is None
+            else f"every node of run {run.pk} has succeeded; rerun the whole run instead"
+        )
+    return [node.key for node in found]
 
 
 def rerun_scope(run: Run, key: str, *, downstream: bool) -> list[str]:
@@ -150,12 +158,13 @@ class RerunPlan:
 def rerun_plan(run: Run, scope: Collection[str]) -> RerunPlan:
     """What `rerun_nodes` would do with these nodes, as the run stands now. Changes nothing.
 
-    Raises Conflict if the run is not over.
+    Raises Conflict as that does.
     """
-    _must_be_over(run)
+    run = Run.objects.select_related("version").get(pk=run.pk)
     chosen, graph = set(scope), graph_of(run)
-    nodes = list(NodeRun.objects.filter(run=run.pk).order_by("pk"))
-    above = {up for key in chosen for up in graph.upstream[key]} - chosen
+    nodes = list(run.nodes.order_by("pk"))
+    after = _scope_after(run, graph, nodes, chosen)
+    above = {up for key in chosen for up in graph.upstream[key]} - after.keys
     return RerunPlan(
         again=[node for node in nodes if node.key in chosen],
         kept=[node for node in nodes if node.key not in chosen],
@@ -165,49 +174,53 @@ def rerun_plan(run: Run, scope: Collection[str]) -> RerunPlan:
     )
 
 
+def _scope_after(
+    run: Run, graph: Graph, nodes: Sequence[NodeRun], chosen: Collection[str]
+) -> Scope:
+    """The run's scope once these nodes run again. Raises Conflict if they cannot."""
+    over = run.ended_at is not None
+    if not over and run.hold in (Hold.STOPPED, Hold.CANCELLED):
+        raise Conflict(f"run {run.pk} is being ended; rerun its nodes once it is over")
+    states = states_of(nodes)
+    for key in graph.in_order:
+        if key in chosen and states[key] in ACTIVE:
+            raise Conflict(f"node {key!r} is {states[key]}; stop it first, or wait for its end")
+    scope = scope_of(nodes)
+    if not over and set(chosen) <= scope.alive(states):
+        raise Conflict(f"node {min(chosen)!r} has not run yet, and goes on by itself")
+    return scope.rerun(graph, states, chosen, over=over)
+
+
 @transaction.atomic
 def rerun_nodes(run: Run, scope: Collection[str], *, user: User | None) -> list[str]:
-    """Make these nodes of a run that is over pending again; readiness counts edges among them.
+    """Make these nodes of a run pending again; readiness counts edges among what runs then.
 
+    That is these nodes and, in a run that is not over, what goes on besides: a node chosen
+    waits for an upstream that is under way or will be, and for no other. Nothing else starts.
     `failures` and `losses` begin anew, `attempt` goes on: it fences.
 
-    Raises Conflict if the run is not over.
+    Raises Conflict if one of them is under way or has yet to run, or the run is being ended.
     """
     await_launches(run.workflow_id)
-    nodes = list(NodeRun.objects.select_for_update(no_key=True).filter(run=run.pk).order_by("pk"))
+    nodes = lock_nodes(run.pk)
     run = Run.objects.select_for_update(no_key=True).get(pk=run.pk)
-    _must_be_over(run)
     graph = graph_of(run)
     chosen = [node for node in nodes if node.key in set(scope)]
-    pk_of = {node.key: node.pk for node in chosen}
-    reopen(run)
-    for node in nodes:
-        if node.key not in pk_of:
-            # It stays as it is, and nothing that runs again waits for it any more.
-            kept = [pk for pk in node.down if pk not in pk_of.values()]
-            NodeRun.objects.filter(pk=node.pk).exclude(down=kept).update(down=kept)
-    for node in chosen:
-        node.need = len(graph.upstream[node.key] & pk_of.keys())
-        NodeRun.objects.filter(pk=node.pk).update(
-            need=node.need,
-            down=sorted(pk_of[key] for key in graph.downstream[node.key] & pk_of.keys()),
-            failures=0,
-            losses=0,
-            forced=False,
-        )
-    # Before the move, which counts on: a node that stayed pending and now lacks nothing keeps
-    # the run open, and the move would end a run that has nothing open.
-    recount(run)
-    ended = [node for node in chosen if node.state != NodeState.PENDING]
-    move_all(ended, NodeState.PENDING, by=By.PERSON, user=user, note="rerun", exit_code=None)
     names = [node.key for node in chosen]
-    RunEvent.objects.create(
-        run_id=run.pk,
-        old=run.state,
-        new=RunState.RUNNING,
-        user=user,
-        note="rerun of " + ", ".join(names),
+    after = _scope_after(run, graph, nodes, names)
+    reopen(run, user=user)
+    NodeRun.objects.filter(pk__in=[node.pk for node in chosen]).update(
+        failures=0, losses=0, forced=False, kept_from=None
     )
+    keep_scope(nodes, after)
+    ended = [node for node in chosen if node.state in ENDED]
+    # The run stands open until its nodes are counted: the move alone might end it too early.
+    Run.objects.filter(pk=run.pk).update(open=F("open") + 1)
+    move_all(ended, NodeState.PENDING, by=By.PERSON, user=user, note="rerun", exit_code=None)
+    for node in ended:
+        node.state = NodeState.PENDING
+    recount(run, nodes)
+    tell(run.pk, "rerun of " + ", ".join(names), user=user)
     admit(run.pk)
     return names
 
@@ -217,12 +230,15 @@ def _must_be_over(run: Run) -> None:
         raise Conflict(f"run {run.pk} is not over; stop it first, or wait for its end")
 
 
-def reopen(run: Run) -> None:
-    """Let a run that is over go on, or be held if a tag of its workflow is.
+def reopen(run: Run, *, user: User | None) -> None:
+    """Let a run that is over go on, or be held if a tag of its workflow is; one that is not
+    over goes on as it does.
 
     The caller holds its row's lock and moves its nodes; before, it has called
     `await_launches`, so that a hold that is being made finds the run open.
     """
+    if run.ended_at is None:
+        return
     tags = run.workflow.tags if run.workflow else {}
     Run.objects.filter(pk=run.pk).update(
         state=RunState.RUNNING,
@@ -231,6 +247,9 @@ def reopen(run: Run) -> None:
         hold=Hold.NONE,
         held=bool(holds_on_tags(run.workspace_id, tags)),
         revision=F("revision") + 1,
+    )
+    RunEvent.objects.create(
+        run_id=run.pk, old=run.state, new=RunState.RUNNING, user=user, note="opened again"
     )
 
 

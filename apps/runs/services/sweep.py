@@ -22,6 +22,7 @@ from apps.runs.models import Attempt, NodeRun, Pulse, Run
 from apps.runs.services.advance import HAS_FAILED, IS_LATE, advance, recount
 from apps.runs.services.holding import mend_held, settle
 from apps.runs.services.moves import admit, close, move
+from apps.runs.services.scope import lock_nodes
 from apps.workspaces.models import ResourceQueue
 
 log = logging.getLogger(__name__)
@@ -186,10 +187,11 @@ def recount_idle_runs() -> None:
     )
     for pk in idle.order_by("pk").values_list("pk", flat=True)[:BATCH]:
         with _alone(f"recounting run {pk}"), transaction.atomic():
+            nodes = lock_nodes(pk)
             rows = Run.objects.select_for_update(no_key=True, skip_locked=True)
             run = rows.filter(pk=pk, ended_at=None, active=0, hold="", held=False).first()
             if run is not None:
-                recount(run)
+                recount(run, nodes)
                 admit(pk)
                 close(pk)
 
