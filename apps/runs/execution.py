@@ -34,6 +34,7 @@ from apps.nodes.process import WORKER, Child, Identity, Strays, exit_reason, han
 from apps.nodes.spark import SparkTrace, find_spark
 from apps.runs.desks import Desk, Desks
 from apps.runs.guard import Guard, now
+from apps.runs.log_sealing import LEAST_BYTES
 from apps.runs.logs import TAIL_BYTES, AttemptLog, Blanks, Reader, log_of
 from apps.runs.services.hot_path import Claim, Outcome
 from apps.runs.services.outputs import store_outputs
@@ -122,6 +123,8 @@ class Execution:
         self._handle = -1
         self._reader: Reader | None = None
         self._trace: SparkTrace | None = None
+        #: Set at the end, where its log is worth packing.
+        self.long_log: AttemptLog | None = None
         #: Whether its log's middle could not be left out; said once.
         self._is_uncut = False
 
@@ -148,6 +151,8 @@ class Execution:
             with self._reading:
                 handle, self._handle, self._reader = self._handle, -1, None
             if handle >= 0:
+                if os.fstat(handle).st_size >= LEAST_BYTES:
+                    self.long_log = self._log
                 with contextlib.suppress(OSError):  # a disk that is full may say so only now
                     os.close(handle)
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from django.conf import settings
 
 from apps.core.home import private
+from apps.runs.log_blocks import Blocks, Mark, PackedFile, Stretch
 
 logger = logging.getLogger(__name__)
 
@@ -44,31 +45,6 @@ _PUNCH_HOLE, _KEEP_SIZE = 2, 1  # fallocate(2)
 _MARK = struct.Struct("<QQ")
 #: From one mark to the next at least. To count the lines of so much takes about 0.3 ms.
 MARK_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A piece of a log."""
-
-    #: Where `data` begins.
-    offset: int
-    #: As the child wrote it: any bytes, a character may be cut at either end.
-    data: bytes
-    #: Bytes that were left out right before `data`.
-    left_out: int
-
-    @property
-    def next(self) -> int:
-        """Pass back as `offset` to get what comes next."""
-        return self.offset + len(self.data)
-
-
-@dataclass(frozen=True, order=True)
-class Mark:
-    """A place in a log of which it is known how many lines end before it."""
-
-    offset: int
-    newlines: int
 
 
 @dataclass(frozen=True)
@@ -110,7 +86,7 @@ class AttemptLog:
         try:
             return self.path.stat().st_size
         except FileNotFoundError:
-            return 0
+            return self._blocks().size
 
     def read(self, offset: int = 0, limit: int = READ_BYTES) -> Stretch:
         """At most `limit` bytes from `offset` on; of what was left out only the count.
@@ -120,7 +96,10 @@ class AttemptLog:
         try:
             handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return Stretch(offset, b"", 0)
+            try:
+                return self.packed.read(offset, limit)
+            except FileNotFoundError:
+                return Stretch(offset, b"", 0)
         try:
             while True:
                 start, end = self.hole()
@@ -143,9 +122,9 @@ class AttemptLog:
     def hole(self) -> tuple[int, int]:
         """From where to where bytes were left out; (0, 0): nowhere."""
         try:
-            start, end = self._note.read_text().split()
+            start, end = self.hole_path.read_text().split()
         except FileNotFoundError:
-            return 0, 0
+            return self._blocks().hole()
         return int(start), int(end)
 
     def marks(self) -> list[Mark]:
@@ -156,9 +135,21 @@ class AttemptLog:
         try:
             data = self.marks_path.read_bytes()
         except FileNotFoundError:
-            return []
+            return self._blocks().marks()
         whole = len(data) // _MARK.size * _MARK.size  # the last one may be on its way
         return [Mark(*each) for each in _MARK.iter_unpack(data[:whole])]
+
+    def _blocks(self) -> Blocks:
+        """Of a log that is packed; none of one that is not."""
+        try:
+            return self.packed.blocks()
+        except FileNotFoundError:
+            return Blocks([])
+
+    @property
+    def packed(self) -> PackedFile:
+        """What takes the file's place when the attempt is over: apps.runs.log_sealing."""
+        return PackedFile(self.path.with_suffix(".log.gz"), self.path.with_suffix(".blocks"))
 
     @property
     def marks_path(self) -> Path:
@@ -177,13 +168,13 @@ class AttemptLog:
         already = self.hole()[1]
         if end - max(already, half) < max(limit // 8, _BLOCK):
             return
-        note = self._note.with_suffix(".new")
+        note = self.hole_path.with_suffix(".new")
         note.write_text(f"{half} {end}")
-        note.replace(self._note)
+        note.replace(self.hole_path)
         _punch(handle, half, end - half)
 
     @property
-    def _note(self) -> Path:
+    def hole_path(self) -> Path:
         return self.path.with_suffix(".hole")
 
 

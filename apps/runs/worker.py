@@ -40,6 +40,7 @@ from apps.runs.desks import Desks
 from apps.runs.doorbell import ring
 from apps.runs.execution import Bench, Execution, insist
 from apps.runs.guard import Guard, now
+from apps.runs.log_sealing import Sealer
 from apps.runs.logs import Blanks
 from apps.runs.models import NodeRun
 from apps.runs.services import sweep
@@ -87,6 +88,7 @@ class Worker:
         self.slots = slots
         self.guard = Guard(self.name, settings.LEASE_SECONDS)
         self.strays = Strays()
+        self._sealer = Sealer()
         self._seat = Seat(settings.HOME.work, self.name, f"{pid}-{tag}")
         self._bench: Bench  # from start on
 
@@ -126,6 +128,7 @@ class Worker:
         desks = Desks(self._seat.folder, reuse=identity.base is None, most=self.slots)
         blanks = Blanks(self.slots)
         self._bench = Bench(self.name, desks, blanks, identity, self.guard, self.strays)
+        self._sealer.start()
         for work in (self._watch, self._keep):
             thread = threading.Thread(target=work, name=work.__name__, daemon=True)
             thread.start()
@@ -147,6 +150,7 @@ class Worker:
         self._closed.set()
         for thread in self._keepers:
             thread.join(timeout=5)
+        self._sealer.close()
         self.guard.close()
         self._seat.leave()
         with self._quiet("leaving"):
@@ -332,6 +336,8 @@ class Worker:
         with self._lock:
             self._held.pop(held.mine.mark, None)
             self._lock.notify_all()
+        if held.long_log is not None:
+            self._sealer.ended(held.long_log)
 
     def _all_held(self) -> list[Execution]:
         with self._lock:

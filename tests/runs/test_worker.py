@@ -227,6 +227,10 @@ def test_log_above_its_limit_keeps_its_ends_and_the_job_goes_on(start):
     assert log.read(0, 4).data == b"1\n2\n"
     assert left - begin > 6_500_000
     assert log.path.stat().st_blocks * 512 < 200_000
+    tail = log.tail()
+    until(lambda: not log.path.exists(), "the packing of the log")
+    assert (log.tail(), log.hole(), log.size()) == (tail, (begin, left), 6_888_904)
+    assert log.packed.path.stat().st_size < 60_000
 
 
 def test_finished_job_is_not_run_again_because_its_log_cannot_be_cut(start, home, tmp_path):
