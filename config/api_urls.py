@@ -19,6 +19,9 @@ _attempt = f"{_node}/attempts/<int:attempt>"
 in_workspace = [
     path("queues", workspaces.QueuesEndpoint.as_view()),
     path("queues/<str:queue>", workspaces.QueueEndpoint.as_view()),
+    path("holds", workspaces.HoldsEndpoint.as_view()),
+    path("holds/<int:hold>", workspaces.HoldEndpoint.as_view()),
+    path("holds/<int:hold>/release", workspaces.HoldReleaseEndpoint.as_view()),
     path("jobs", nodes.JobsEndpoint.as_view()),
     path(f"{_job}", nodes.JobEndpoint.as_view()),
     path(f"{_job}/draft", nodes.JobDraftEndpoint.as_view()),
@@ -31,6 +34,7 @@ in_workspace = [
     path("workflows", workflows.WorkflowsEndpoint.as_view()),
     path(f"{_workflow}", workflows.WorkflowEndpoint.as_view()),
     path(f"{_workflow}/draft", workflows.WorkflowDraftEndpoint.as_view()),
+    path(f"{_workflow}/tags", workflows.WorkflowTagsEndpoint.as_view()),
     path(f"{_workflow}/publish", workflows.WorkflowPublishEndpoint.as_view()),
     path(f"{_workflow}/versions", workflows.WorkflowVersionsEndpoint.as_view()),
     path(f"{_workflow}/versions/<int:number>", workflows.WorkflowVersionEndpoint.as_view()),

@@ -25,6 +25,7 @@ from apps.nodes.services.files import put_file
 from apps.nodes.services.jobs import create_job, draft_version, publish_job
 from apps.runs.logs import log_of
 from apps.runs.models import Attempt, NodeRun, Output, Run
+from apps.runs.services.holding import hold
 from apps.runs.services.hot_path import Outcome, claim, finish
 from apps.runs.services.launch import launch
 from apps.workflows.services.drafting import WholeNode, create_workflow, replace_draft
@@ -125,6 +126,7 @@ class World:
     node: str
     attempt: int
     output: int
+    hold: int
 
     def address(self, template: str) -> str:
         """`/api/v1/workspaces/{workspace}/…` with this world's names and ids."""
@@ -166,6 +168,7 @@ def world(name: str = "default") -> World:
         node="load",
         attempt=1,
         output=output.pk,
+        hold=hold(workspace, tag="team=nobody", user=None).pk,
     )
 
 

@@ -77,6 +77,7 @@ class RunSerializer(serializers.Serializer):
     hold = serializers.ChoiceField(
         choices=[each.value for each in Hold], allow_blank=True, help_text="Asked of the whole run."
     )
+    held = serializers.BooleanField(help_text="A hold stands on a tag of its workflow.")
     nodes = CountsSerializer(source="*")
     parameters = serializers.DictField(child=serializers.CharField(allow_blank=True))
     remarks = serializers.CharField(allow_blank=True)
@@ -269,6 +270,7 @@ RUN = {
     "cycle": "2025-11-20T09:00:00Z",
     "state": "running",
     "hold": "",
+    "held": False,
     "nodes": COUNTS,
     "parameters": {"since": "2025-11-19"},
     "remarks": "after the repair",

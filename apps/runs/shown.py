@@ -309,6 +309,8 @@ def _why(
             return f"waits for {', '.join(lacking)}"
         case "pending" if run.hold == Hold.PAUSED:
             return "held: the run is paused"
+        case "pending" if run.held:
+            return "held: a hold stands on a tag of the workflow"
         case "pending" if node.reason:
             return node.reason
         case "pending" if run.parallelism:

@@ -36,6 +36,7 @@ from apps.nodes.api import (
     StartedSerializer,
 )
 from apps.nodes.models import Job
+from apps.runs.services.holding import tag_workflow
 from apps.runs.services.launch import launch
 from apps.workflows.models import Workflow, WorkflowVersion
 from apps.workflows.services.drafting import (
@@ -165,12 +166,20 @@ class ShownSettings(serializers.Serializer):
     strategy = serializers.ChoiceField(choices=[each.value for each in Strategy])
 
 
+class TagsSerializer(Strict):
+    tags = serializers.DictField(
+        child=Text(max_length=64, allow_blank=True),
+        help_text="Key to value, each of 1 to 64 letters, digits, `_`, `-` and `.`; 50 at most.",
+    )
+
+
 class WorkflowBriefSerializer(ShownSettings):
     """A workflow without its graph."""
 
     id = serializers.IntegerField()
     name = serializers.CharField()
     description = serializers.CharField(allow_blank=True)
+    tags = serializers.DictField(child=serializers.CharField(), help_text="In no version.")
     revision = serializers.IntegerField(help_text="Of the draft; grows with every change.")
     published = VersionBrief(allow_null=True, help_text="What production runs take.")
     created_by = serializers.CharField(source="created_by.username", allow_null=True)
@@ -264,6 +273,7 @@ WORKFLOW_BRIEF = {
     "id": 4,
     "name": "flight_delays",
     "description": "Delays by carrier and by weather.",
+    "tags": {"team": "aviation"},
     "revision": 5,
     "published": VERSION,
     "created_by": "maya",
@@ -334,6 +344,7 @@ class WorkflowsEndpoint(WorkflowEndpoints):
             **WORKFLOW,
             "name": "weekly_report",
             "description": "",
+            "tags": {},
             "revision": 1,
             "published": None,
             "nodes": [],
@@ -427,6 +438,24 @@ class WorkflowDraftEndpoint(WorkflowEndpoints):
             **{name: data[name] for name in SETTINGS if name in data},
         )
         return self.draft(row)
+
+
+class WorkflowTagsEndpoint(WorkflowEndpoints):
+    @operation(
+        "tag_workflow",
+        "Set a workflow's tags",
+        permission=Permission.EDIT_WORKFLOW,
+        body=TagsSerializer,
+        answers={200: WorkflowSerializer},
+        example={"tags": {"team": "aviation"}},
+        shows=WORKFLOW,
+    )
+    def put(self, request: Request, workspace: str, workflow: int) -> Response:
+        """All of them; what is left out is gone. They are in no version and count at once, for
+        runs under way too: a hold on a tag holds the runs of the workflows that have it."""
+        row = self.workflow(workflow)
+        tag_workflow(row, self.body()["tags"], user=request.user)
+        return self.draft(self.workflow(workflow))
 
 
 class WorkflowPublishEndpoint(WorkflowEndpoints):

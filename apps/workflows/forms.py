@@ -74,6 +74,20 @@ class WorkflowForm(Form):
         return data
 
 
+class TagsForm(Form):
+    tags = forms.CharField(
+        required=False,
+        max_length=10_000,
+        help_text="key=value, by commas. They count at once and are in no version: a hold on a "
+        "tag holds the runs of every workflow that has it.",
+        widget=forms.TextInput({"class": "oc-code-line", "autocomplete": "off"}),
+    )
+
+    @staticmethod
+    def values_of(workflow: Workflow) -> dict[str, str]:
+        return {"tags": ", ".join(f"{key}={value}" for key, value in workflow.tags.items())}
+
+
 class NodeForm(Form):
     """The Add Node panel. What is left empty follows the workflow or the job."""
 

@@ -24,10 +24,11 @@ from apps.nodes.forms import RemarksForm
 from apps.nodes.kinds.registry import kinds
 from apps.nodes.models import Job
 from apps.runs.models import Run
+from apps.runs.services.holding import tag_workflow
 from apps.runs.services.launch import launch
 from apps.runs.shown import bars_of, counts_of, last_runs, shares_of
 from apps.workflows.drawing import CARD, Drawing, draw
-from apps.workflows.forms import NodeForm, WorkflowForm
+from apps.workflows.forms import NodeForm, TagsForm, WorkflowForm
 from apps.workflows.models import DraftNode, Workflow
 from apps.workflows.services.drafting import (
     add_node,
@@ -39,6 +40,7 @@ from apps.workflows.services.drafting import (
 )
 from apps.workflows.services.publishing import draft_differs, draft_faults
 from apps.workflows.services.publishing import publish as publish_workflow
+from apps.workflows.services.tags import read_tags
 from apps.workspaces.access import Request, may, require
 
 #: What a list shows at once; the search narrows it.
@@ -254,10 +256,36 @@ def settings(request: Request, workspace: str, pk: int) -> HttpResponse:
         "workflow": row,
         "differs": draft_differs(row),
         "form": form,
+        "tags": _tags_form(request, row),
         "nav": "workflows",
         "tab": "settings",
     }
     return page(request, "workflows/settings.html", context)
+
+
+def _tags_form(request: Request, row: Workflow, data: Any = None) -> TagsForm:
+    form = TagsForm(data, initial=TagsForm.values_of(row))
+    if not may(request, Permission.EDIT_WORKFLOW):
+        form.show_only()
+    return form
+
+
+@require_http_methods(["GET", "POST"])
+def tags(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """A workflow's tags, which no version has: saved by themselves, and in force at once."""
+    row = _workflow(request, pk)
+    if request.method == "POST":
+        require(request, Permission.EDIT_WORKFLOW)
+    form = _tags_form(request, row, request.POST or None)
+    if form.is_valid():
+        try:
+            tag_workflow(row, read_tags(form.cleaned_data["tags"]), user=request.user)
+        except Invalid as error:
+            form.add_faults(error)
+        else:
+            messages.success(request, "Saved the tags. They count at once.")
+            return go(request, reverse("workflows:settings", args=[workspace, pk]))
+    return fragment(request, "workflows/_tags.html", {"workflow": row, "form": form, "tags": form})
 
 
 @require_http_methods(["GET", "POST"])

@@ -16,8 +16,16 @@ from apps.core.api.fields import Flag, Number, PageQuery, Strict, Text, page_exa
 from apps.core.api.operation import Place, operation
 from apps.core.errors import Denied, FieldFault, Invalid
 from apps.engine.roles import Permission
+from apps.engine.states import Missed
+from apps.runs.services.holding import hold, release
 from apps.workspaces.logging_in import log_in
-from apps.workspaces.models import ResourceQueue, TokenScope, Workspace
+from apps.workspaces.models import (
+    InWorkspaceQuerySet,
+    ResourceQueue,
+    TokenScope,
+    Workspace,
+    WorkspaceHold,
+)
 from apps.workspaces.selectors import workspace_of
 from apps.workspaces.services import (
     create_queue,
@@ -209,6 +217,7 @@ class QueueSerializer(serializers.Serializer):
     description = serializers.CharField(allow_blank=True)
     capacity = Units(help_text="In CU: 1 CU is 1 core and 4 GiB.")
     used = Units(help_text="In CU, by nodes that run now.")
+    held = serializers.BooleanField(help_text="A hold stands on it or on its workspace.")
     development = serializers.BooleanField(help_text="Runs of drafts may use it.")
     production = serializers.BooleanField(help_text="All other runs may use it.")
     spark_master = serializers.CharField()
@@ -241,6 +250,7 @@ QUEUE = {
     "description": "For the load of the warehouse.",
     "capacity": 8.0,
     "used": 0.25,
+    "held": False,
     "development": False,
     "production": True,
     "spark_master": "local",
@@ -345,3 +355,151 @@ class QueueEndpoint(QueueEndpoints):
     def queue(self, name: str) -> ResourceQueue:
         row: ResourceQueue = self.one(self.visible(ResourceQueue.objects.all()), "queue", name=name)
         return row
+
+
+# --- holds ----------------------------------------------------------------------------------
+
+
+class HoldSerializer(serializers.Serializer):
+    id = serializers.IntegerField()
+    what = serializers.ChoiceField(choices=["workspace", "queue", "tag"])
+    name = serializers.CharField(help_text="Of the workspace or the queue; or the tag.")
+    reason = serializers.CharField(allow_blank=True)
+    created_by = serializers.CharField(source="created_by.username", allow_null=True)
+    created_at = serializers.DateTimeField()
+    released_by = serializers.CharField(source="released_by.username", allow_null=True)
+    released_at = serializers.DateTimeField(allow_null=True, help_text="Null: it stands.")
+    missed = serializers.ChoiceField(
+        choices=Missed, allow_blank=True, help_text="As the release said; empty while it stands."
+    )
+
+
+class HoldCreateSerializer(Strict):
+    what = serializers.ChoiceField(choices=["workspace", "queue", "tag"])
+    name = Text(
+        max_length=129,
+        required=False,
+        help_text="Of the queue; or the tag, `key=value` or `key` for any value. None for the "
+        "workspace.",
+    )
+    reason = Text(max_length=200, default="", allow_blank=True)
+
+
+class HoldReleaseSerializer(Strict):
+    missed = serializers.ChoiceField(
+        choices=[each.value for each in Missed],
+        default=Missed.LATEST.value,
+        help_text="Which of the cycles that fell due while it stood are run.",
+    )
+
+
+class HoldQuery(PageQuery):
+    standing = serializers.BooleanField(
+        required=False, help_text="Only those that stand, or only those that were released."
+    )
+
+
+HOLD = {
+    "id": 7,
+    "what": "queue",
+    "name": "nightly",
+    "reason": "The warehouse is full.",
+    "created_by": "maya",
+    "created_at": "2025-11-20T09:00:00Z",
+    "released_by": None,
+    "released_at": None,
+    "missed": "",
+}
+
+
+class HoldEndpoints(Endpoint):
+    tag = "Holds"
+    places = {"hold": Place("Id of the hold.", "7")}
+
+    def holds(self) -> InWorkspaceQuerySet:
+        rows: InWorkspaceQuerySet = self.visible(WorkspaceHold.objects.all())
+        return rows.select_related("workspace", "queue", "created_by", "released_by")
+
+    def hold(self, pk: int) -> WorkspaceHold:
+        row: WorkspaceHold = self.one(self.holds(), "hold", pk=pk)
+        return row
+
+
+class HoldsEndpoint(HoldEndpoints):
+    @operation(
+        "list_holds",
+        "List holds",
+        permission=Permission.VIEW,
+        query=HoldQuery,
+        answers={200: page_of(HoldSerializer)},
+        shows=page_example(HOLD),
+    )
+    def get(self, request: Request, workspace: str) -> Response:
+        """Those that were released too: who held what, since when, why, and until when."""
+        query, rows = self.query(), self.holds()
+        if "standing" in query:
+            rows = rows.filter(released_at__isnull=query["standing"])
+        return self.page(rows, HoldSerializer)
+
+    @operation(
+        "create_hold",
+        "Hold a workspace, a queue or a tag",
+        permission=Permission.OPERATE,
+        scope=TokenScope.RUN,
+        body=HoldCreateSerializer,
+        answers={201: HoldSerializer},
+        example={"what": "queue", "name": "nightly", "reason": "The warehouse is full."},
+        shows=HOLD,
+    )
+    def post(self, request: Request, workspace: str) -> Response:
+        """Nothing new starts, what runs goes on, and every switch stays as it is. Once it is
+        answered nothing starts any more, not even what was being started. A tag is of workflows:
+        their runs are held, those that are launched later too."""
+        data = self.body()
+        what, name = data["what"], data.get("name")
+        if (name is None) != (what == "workspace") or name == "":
+            takes = "takes no name" if what == "workspace" else f"give the {what}'s name"
+            raise Invalid(f"a hold on a {what}: {takes}", "name")
+        made = hold(
+            self.workspace,
+            queue=queue_named(self.workspace, name, "name") if what == "queue" else None,
+            tag=name or "" if what == "tag" else "",
+            reason=data["reason"],
+            user=request.user,
+        )
+        return Response(HoldSerializer(self.hold(made.pk)).data, status=201)
+
+
+class HoldEndpoint(HoldEndpoints):
+    @operation(
+        "get_hold",
+        "Get a hold",
+        permission=Permission.VIEW,
+        answers={200: HoldSerializer},
+        shows=HOLD,
+    )
+    def get(self, request: Request, workspace: str, hold: int) -> Response:
+        return Response(HoldSerializer(self.hold(hold)).data)
+
+
+class HoldReleaseEndpoint(HoldEndpoints):
+    @operation(
+        "release_hold",
+        "Release a hold",
+        permission=Permission.OPERATE,
+        scope=TokenScope.RUN,
+        body=HoldReleaseSerializer,
+        answers={200: HoldSerializer},
+        example={"missed": "latest"},
+        shows={
+            **HOLD,
+            "released_by": "maya",
+            "released_at": "2025-11-20T11:30:00Z",
+            "missed": "latest",
+        },
+    )
+    def post(self, request: Request, workspace: str, hold: int) -> Response:
+        """What waits goes on, unless another hold stands on it."""
+        row = self.hold(hold)
+        release(row, missed=Missed(self.body()["missed"]), user=request.user)
+        return Response(HoldSerializer(self.hold(hold)).data)

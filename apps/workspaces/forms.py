@@ -9,6 +9,7 @@ from django import forms
 from django.contrib.auth.forms import AuthenticationForm
 
 from apps.core.forms import Form
+from apps.engine.states import Missed
 from apps.workspaces.logging_in import log_in
 from apps.workspaces.models import ResourceQueue
 
@@ -91,3 +92,56 @@ class QueueForm(Form):
             "production": "production" in data["environments"],
             "spark_master": data["spark_master"],
         }
+
+
+class HoldForm(Form):
+    """What to hold: the whole workspace, one of its queues, or a tag of its workflows."""
+
+    on = forms.ChoiceField(label="Hold")
+    tag = forms.CharField(
+        max_length=129,
+        required=False,
+        help_text="key=value, or key for any value: the runs of every workflow that has it.",
+        widget=forms.TextInput({"class": "oc-code-line", "autocomplete": "off"}),
+    )
+    reason = forms.CharField(
+        max_length=200,
+        required=False,
+        help_text="Shown with the hold, to whoever wonders why nothing starts.",
+        widget=forms.TextInput({"autocomplete": "off"}),
+    )
+
+    def __init__(self, queues: list[ResourceQueue], *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.queues = {str(queue.pk): queue for queue in queues}
+        self.fields["on"].choices = [  # type: ignore[attr-defined]
+            ("workspace", "The whole workspace"),
+            *((pk, f"Queue {queue.name}") for pk, queue in self.queues.items()),
+            ("tag", "Workflows with a tag"),
+        ]
+
+    def clean(self) -> dict[str, object]:
+        data = self.cleaned_data
+        if data.get("on") == "tag" and not data.get("tag"):
+            self.add_error("tag", "name the tag that is to be held")
+        if data.get("on") not in (None, "tag") and data.get("tag"):
+            self.add_error("tag", "take it out, or choose to hold workflows with a tag")
+        return data
+
+    def what(self) -> dict[str, object]:
+        """What was chosen, as `hold` takes it."""
+        data = self.cleaned_data
+        queue = self.queues.get(data["on"])
+        return {"queue": queue, "tag": data["tag"], "reason": data["reason"]}
+
+
+class ReleaseForm(Form):
+    missed = forms.ChoiceField(
+        label="Cycles that fell due meanwhile",
+        choices=[
+            (Missed.LATEST.value, "run the latest of each schedule"),
+            (Missed.ALL.value, "run all of them"),
+            (Missed.NONE.value, "run none of them"),
+        ],
+        help_text="What a schedule would have started while the hold stood.",
+    )

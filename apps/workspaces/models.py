@@ -182,9 +182,17 @@ class WorkspaceHold(models.Model):
         ]
 
     def __str__(self) -> str:
-        if self.queue is not None:
-            return f"queue {self.queue.name}"
-        return f"tag {self.tag}" if self.tag_key else f"workspace {self.workspace.name}"
+        return f"{self.what} {self.name}"
+
+    @property
+    def what(self) -> str:
+        """What it is on: workspace, queue or tag."""
+        return "queue" if self.queue_id else "tag" if self.tag_key else "workspace"
+
+    @property
+    def name(self) -> str:
+        """Of its queue, its tag or its workspace."""
+        return self.queue.name if self.queue else self.tag or self.workspace.name
 
     @property
     def tag(self) -> str:

@@ -18,15 +18,17 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from apps.core.errors import Conflict, Denied, Invalid, TooMany
 from apps.core.http import fragment, go, page
 from apps.engine.roles import Permission
-from apps.engine.states import RunState
+from apps.engine.states import Missed, RunState
 from apps.nodes.models import Job
 from apps.runs.models import Run
+from apps.runs.services.holding import hold, release
 from apps.runs.services.workers import living
 from apps.runs.shown import with_line
 from apps.workflows.models import Workflow
 from apps.workspaces.access import Request, require
-from apps.workspaces.forms import LoginForm, QueueForm, WorkspaceForm
-from apps.workspaces.models import ResourceQueue, Workspace
+from apps.workspaces.forms import HoldForm, LoginForm, QueueForm, ReleaseForm, WorkspaceForm
+from apps.workspaces.models import ResourceQueue, Workspace, WorkspaceHold
+from apps.workspaces.selectors import standing_holds
 from apps.workspaces.services import create_queue, create_workspace, delete_queue, edit_queue
 
 
@@ -129,7 +131,13 @@ def _queues(request: Request) -> QuerySet[ResourceQueue]:
 def queues(request: Request, workspace: str) -> HttpResponse:
     rows = with_line(_queues(request))
     template = "workspaces/_queues.html" if request.htmx else "workspaces/queues.html"
-    return render(request, template, {"queues": rows, "workers": list(living()), "nav": "queues"})
+    context = {
+        "queues": rows,
+        "workers": list(living()),
+        "holds": standing_holds(request.workspace),
+        "nav": "queues",
+    }
+    return render(request, template, context)
 
 
 @require_http_methods(["GET", "POST"])
@@ -179,3 +187,45 @@ def queue_delete(request: Request, workspace: str, pk: int) -> HttpResponse:
     delete_queue(row)
     messages.success(request, f"Deleted queue {row.name}.")
     return go(request, reverse("workspaces:queues", args=[workspace]))
+
+
+# --- holds ----------------------------------------------------------------------------------
+
+
+@require_http_methods(["GET", "POST"])
+def hold_create(request: Request, workspace: str) -> HttpResponse:
+    """The dialog behind Hold; `?queue=` names the queue that it was opened at."""
+    require(request, Permission.OPERATE)
+    rows = list(_queues(request))
+    named = [str(row.pk) for row in rows if row.name == request.GET.get("queue")]
+    form = HoldForm(rows, request.POST or None, initial={"on": named[0] if named else "workspace"})
+    if form.is_valid():
+        try:
+            made = hold(request.workspace, user=request.user, **form.what())  # type: ignore[arg-type]
+        except Invalid as error:
+            form.add_faults(error)
+        except Conflict as error:
+            form.add_error("on", str(error))
+        else:
+            messages.success(request, f"Held {made}: nothing new starts there.")
+            return go(request, reverse("workspaces:queues", args=[workspace]))
+    context = {"form": form, "heading": "Hold", "nav": "queues"}
+    return fragment(request, "workspaces/_hold.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def hold_release(request: Request, workspace: str, pk: int) -> HttpResponse:
+    rows = WorkspaceHold.objects.visible_to(request.user).filter(workspace=request.workspace)
+    row = get_object_or_404(rows.select_related("workspace", "queue"), pk=pk)
+    require(request, Permission.OPERATE)
+    form = ReleaseForm(request.POST or None)
+    if form.is_valid():
+        try:
+            release(row, missed=Missed(form.cleaned_data["missed"]), user=request.user)
+        except Conflict as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, f"Released {row}.")
+            return go(request, reverse("workspaces:queues", args=[workspace]))
+    context = {"form": form, "hold": row, "heading": f"Release {row}", "nav": "queues"}
+    return fragment(request, "workspaces/_release.html", context)

@@ -39,6 +39,7 @@ W, PW, R, Q = (
     Permission.RUN,
     Permission.EDIT_QUEUE,
 )
+OP = Permission.OPERATE
 _JOB, _FLOW, _RUN = "jobs/{job}", "workflows/{workflow}", "runs/{run}"
 _NODE = _RUN + "/nodes/{node}"
 #: What each method of each address needs of the user's role, and of a token. Written by hand:
@@ -47,6 +48,9 @@ RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
     "": {"GET": (V, "read")},
     "queues": {"GET": (V, "read"), "POST": (Q, "admin")},
     "queues/{queue}": {"GET": (V, "read"), "PATCH": (Q, "admin"), "DELETE": (Q, "admin")},
+    "holds": {"GET": (V, "read"), "POST": (OP, "run")},
+    "holds/{hold}": {"GET": (V, "read")},
+    "holds/{hold}/release": {"POST": (OP, "run")},
     "jobs": {"GET": (V, "read"), "POST": (J, "edit")},
     _JOB: {"GET": (V, "read"), "PATCH": (J, "edit"), "DELETE": (J, "edit")},
     f"{_JOB}/draft": {"PUT": (J, "edit")},
@@ -60,6 +64,7 @@ RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
     "workflows": {"GET": (V, "read"), "POST": (W, "edit")},
     _FLOW: {"GET": (V, "read"), "PATCH": (W, "edit"), "DELETE": (W, "edit")},
     f"{_FLOW}/draft": {"PUT": (W, "edit")},
+    f"{_FLOW}/tags": {"PUT": (W, "edit")},
     f"{_FLOW}/publish": {"POST": (PW, "edit")},
     f"{_FLOW}/versions": {"GET": (V, "read")},
     f"{_FLOW}/versions/{{number}}": {"GET": (V, "read")},

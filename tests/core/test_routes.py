@@ -13,6 +13,7 @@ from apps.engine.roles import Role
 from apps.engine.states import NodeState
 from apps.nodes.services.files import put_file, store
 from apps.runs.models import Attempt, Output
+from apps.runs.services.holding import hold
 from apps.runs.services.hot_path import Outcome, claim, finish
 from apps.workspaces.selectors import default_queue
 from tests.factories import by_hand, published, workspace
@@ -58,6 +59,7 @@ def things() -> dict[str, int]:
         "nodes": mine.node_run_id,
         "outputs": left.pk,
         "queues": default_queue(workspace()).pk,
+        "holds": hold(workspace(), tag="team=nobody", user=None).pk,
         "files": put_file(workspace(), "a.txt", BytesIO(b"a"), user=None).pk,
     }
 

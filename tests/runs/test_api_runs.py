@@ -41,6 +41,7 @@ def test_run_is_shown_with_where_it_stands():
         "cycle": shown["cycle"],
         "state": "running",
         "hold": "",
+        "held": False,
         "nodes": {
             "total": 2,
             "active": 1,

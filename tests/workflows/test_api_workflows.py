@@ -59,6 +59,7 @@ def test_workflow_is_created_empty_and_says_what_it_lacks():
         "id": Workflow.objects.get().pk,
         "name": "flow",
         "description": "",
+        "tags": {},
         "revision": 1,
         "published": None,
         "created_by": "data_engineering",

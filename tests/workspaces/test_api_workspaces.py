@@ -96,6 +96,7 @@ def test_queue_lives_from_creation_to_deletion():
         "description": "",
         "capacity": 2.5,
         "used": 0.0,
+        "held": False,
         "development": False,
         "production": True,
         "spark_master": "local",

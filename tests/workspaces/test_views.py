@@ -89,8 +89,8 @@ def test_queues_with_what_runs_and_waits_in_them(django_assert_num_queries, many
         create_queue(workspace(), f"q{n}", capacity=2000, development=True, production=True)
     by_hand(published("a", "b"))
 
-    # session, user, member; queues, what is in them, workers
-    with django_assert_num_queries(6):
+    # session, user, member; queues, what is in them, workers, holds
+    with django_assert_num_queries(7):
         html = client.get(QUEUES).content.decode()
 
     listed = {row[0]: row for row in rows(html)}
