@@ -89,6 +89,7 @@ ARROWS: dict[tuple[NodeState, NodeState], frozenset[By]] = {
     (_N.PENDING, _N.QUEUED): frozenset({By.ENGINE}),
     (_N.QUEUED, _N.PENDING): frozenset({By.ENGINE, By.PERSON}),  # pause
     (_N.QUEUED, _N.RUNNING): frozenset({By.WORKER}),
+    (_N.QUEUED, _N.FAILED): frozenset({By.ENGINE}),  # waited longer than it may
     (_N.RUNNING, _N.SUCCEEDED): frozenset({By.WORKER}),
     (_N.RUNNING, _N.FAILED): frozenset({By.WORKER, By.ENGINE}),  # engine: losses used up
     (_N.RUNNING, _N.RETRYING): frozenset({By.WORKER}),

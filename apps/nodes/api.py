@@ -23,6 +23,7 @@ from apps.core.api.endpoint import Endpoint
 from apps.core.api.fields import (
     Flag,
     PageQuery,
+    PriorityWord,
     Strict,
     Text,
     VersionBrief,
@@ -179,6 +180,11 @@ class LaunchSerializer(Strict):
         allow_null=True,
         default=None,
         help_text="For every node; without it each takes its own.",
+    )
+    priority = PriorityWord(
+        allow_null=True,
+        default=None,
+        help_text="For every node; without it each has its own.",
     )
     parameters = ParametersField(
         default=dict, help_text="They win over the job's own, and reach it as its environment."
@@ -451,6 +457,7 @@ class JobRunEndpoint(JobEndpoints):
                 trigger=trigger,
                 by=request.user,
                 queue=queue,
+                priority=data["priority"],
                 parameters=data["parameters"],
                 remarks=data["remarks"],
             )

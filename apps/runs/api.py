@@ -14,12 +14,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.core.api.endpoint import Endpoint
-from apps.core.api.fields import PageQuery, Strict, Text, page_example, page_of
+from apps.core.api.fields import PageQuery, PriorityWord, Strict, Text, page_example, page_of
 from apps.core.api.operation import Bytes, Place, operation
 from apps.core.api.problems import problem
 from apps.core.http import download
 from apps.engine.roles import Permission
-from apps.engine.states import AttemptState, Hold, NodeState, RunState, Trigger
+from apps.engine.states import AttemptState, Hold, NodeState, RunState, Strategy, Trigger
 from apps.nodes.api import StartedSerializer, stored_bytes
 from apps.runs.log_lines import MOST_LINES, check_wanted, lines_from, search
 from apps.runs.logs import AttemptLog, log_of
@@ -79,6 +79,16 @@ class RunSerializer(serializers.Serializer):
     )
     held = serializers.BooleanField(help_text="A hold stands on a tag of its workflow.")
     nodes = CountsSerializer(source="*")
+    parallelism = serializers.IntegerField(
+        allow_null=True, help_text="Nodes at once; null: no limit."
+    )
+    timeout_seconds = serializers.IntegerField(
+        allow_null=True, help_text="From the start of its first node; null: no limit."
+    )
+    strategy = serializers.ChoiceField(choices=[each.value for each in Strategy])
+    priority = PriorityWord(
+        allow_null=True, help_text="Chosen at launch for every node; null: each has its own."
+    )
     parameters = serializers.DictField(child=serializers.CharField(allow_blank=True))
     remarks = serializers.CharField(allow_blank=True)
     rerun_of = serializers.IntegerField(source="rerun_of_id", allow_null=True)
@@ -107,7 +117,13 @@ class NodeRunSerializer(serializers.Serializer):
     losses = serializers.IntegerField(help_text="Attempts lost with their worker or host.")
     retries = serializers.IntegerField()
     retry_interval_seconds = serializers.IntegerField()
-    timeout_seconds = serializers.IntegerField(allow_null=True)
+    retry_backoff = serializers.FloatField()
+    retry_max_interval_seconds = serializers.IntegerField()
+    final_exit_codes = serializers.ListField(child=serializers.IntegerField())
+    retry_plan = serializers.CharField(help_text="What follows when it fails, in words.")
+    priority = PriorityWord()
+    queue_timeout_seconds = serializers.IntegerField(allow_null=True)
+    timeout_seconds = serializers.IntegerField(allow_null=True, help_text="Of one attempt.")
     exit_code = serializers.IntegerField(allow_null=True)
     queued_at = serializers.DateTimeField(allow_null=True)
     retry_at = serializers.DateTimeField(allow_null=True)
@@ -272,6 +288,10 @@ RUN = {
     "hold": "",
     "held": False,
     "nodes": COUNTS,
+    "parallelism": None,
+    "timeout_seconds": None,
+    "strategy": "continue",
+    "priority": "high",
     "parameters": {"since": "2025-11-19"},
     "remarks": "after the repair",
     "rerun_of": None,
@@ -297,6 +317,12 @@ NODE_RUN = {
     "losses": 0,
     "retries": 1,
     "retry_interval_seconds": 60,
+    "retry_backoff": 1.0,
+    "retry_max_interval_seconds": 3600,
+    "final_exit_codes": [2],
+    "retry_plan": "1 retry, 60 s later; not after exit code 2",
+    "priority": "high",
+    "queue_timeout_seconds": 7200,
     "timeout_seconds": None,
     "exit_code": 0,
     "queued_at": "2025-11-20T09:00:00Z",

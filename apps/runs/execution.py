@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 
-from apps.engine.retry import RetryPolicy, retry_delay
+from apps.engine.retry import retry_delay
 from apps.engine.states import NodeState
 from apps.nodes import python_environments as pythons
 from apps.nodes.kinds.base import CannotStart, Command, Context, Kind, Spark
@@ -352,9 +352,10 @@ class Execution:
             reason += " (the disk of the logs is full)"
         mine = self.mine
         delay = retry_delay(
-            RetryPolicy(mine.retries, mine.retry_interval_seconds),
+            mine.retry_policy,
             failures=mine.failures + 1,
-            exit_code=code,
+            # Of a child that we ended the code says nothing about the job.
+            exit_code=code if self._ends_as is None else None,
             jitter=random.random(),  # noqa: S311 -- spreads retries, guards nothing
         )
         state = NodeState.FAILED if delay is None else NodeState.RETRYING

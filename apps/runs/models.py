@@ -12,6 +12,8 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from apps.engine.priority import Priority
+from apps.engine.retry import RetryPolicy, in_words
 from apps.engine.states import (
     AttemptState,
     Hold,
@@ -75,6 +77,8 @@ class Run(models.Model):
     queue = models.ForeignKey(
         ResourceQueue, models.SET_NULL, null=True, related_name="+", db_index=False
     )
+    #: Chosen for every node at launch; None where each keeps its own.
+    priority = models.PositiveSmallIntegerField(null=True)
     remarks = models.TextField(blank=True)
     rerun_of = models.ForeignKey("self", models.SET_NULL, null=True, related_name="reruns")
 
@@ -160,9 +164,9 @@ class NodeRun(models.Model):
     flow = models.BigIntegerField()
     #: What it asks of its queue while it runs, in thousandths of a CU.
     demand = models.PositiveIntegerField()
-    priority = models.SmallIntegerField(default=2)
+    priority = models.SmallIntegerField(default=Priority.MEDIUM.value)
     #: Priority as raised by waiting.
-    level = models.SmallIntegerField(default=2)
+    level = models.SmallIntegerField(default=Priority.MEDIUM.value)
     #: Place in the queue among flows; stamped when it becomes queued.
     turn = models.BigIntegerField(default=0)
 
@@ -196,6 +200,12 @@ class NodeRun(models.Model):
     losses = models.PositiveIntegerField(default=0)
     retries = models.PositiveSmallIntegerField(default=0)
     retry_interval_seconds = models.PositiveIntegerField(default=60)
+    retry_backoff = models.FloatField(default=1.0)
+    retry_max_interval_seconds = models.PositiveIntegerField(default=3600)
+    final_exit_codes = ArrayField(models.PositiveSmallIntegerField(), default=list)
+    #: Longest time in `queued` at a stretch; None: no limit.
+    queue_timeout_seconds = models.PositiveIntegerField(null=True)
+    #: Of one attempt.
     timeout_seconds = models.PositiveIntegerField(null=True)
 
     worker = models.CharField(max_length=100, default="", blank=True)
@@ -248,6 +258,12 @@ class NodeRun(models.Model):
                 name="node_run_retries",
                 condition=Q(state="retrying"),
             ),
+            # The tick: who has waited too long in its queue?
+            models.Index(
+                fields=["queued_at"],
+                name="node_run_waits_with_a_limit",
+                condition=Q(state="queued", queue_timeout_seconds__isnull=False),
+            ),
             # A limited or paused run: which nodes are held back?
             models.Index(
                 fields=["run"],
@@ -258,6 +274,23 @@ class NodeRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key} of run {self.run_id}"
+
+    @property
+    def priority_word(self) -> str:
+        return Priority(self.priority).word
+
+    @property
+    def retry_plan(self) -> str:
+        """What follows when it fails, in words."""
+        return in_words(
+            RetryPolicy(
+                self.retries,
+                self.retry_interval_seconds,
+                self.retry_backoff,
+                self.retry_max_interval_seconds,
+                self.final_exit_codes,
+            )
+        )
 
 
 class Attempt(models.Model):

@@ -15,6 +15,7 @@ from apps.core.api.endpoint import Endpoint
 from apps.core.api.fields import (
     Number,
     PageQuery,
+    PriorityWord,
     Strict,
     Text,
     VersionBrief,
@@ -25,6 +26,7 @@ from apps.core.api.fields import (
 from apps.core.api.operation import Place, operation
 from apps.core.api.problems import FaultSerializer
 from apps.core.errors import Invalid
+from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
 from apps.engine.roles import Permission
 from apps.engine.states import Strategy, Trigger
 from apps.nodes.api import (
@@ -49,7 +51,7 @@ from apps.workflows.services.drafting import (
     edit_workflow,
     replace_draft,
 )
-from apps.workflows.services.publishing import draft_faults, publish
+from apps.workflows.services.publishing import draft_faults, publish, whole
 from apps.workspaces.api import queue_named
 
 SMALL = 32767
@@ -66,6 +68,19 @@ class EdgeField(serializers.ListField):
         super().__init__(min_length=2, max_length=2, **kwargs)
 
 
+BACKOFF_HELP = "From 1 to 10: each pause this many times as long as the one before; 1: even."
+LONGEST_HELP = "Up to here back-off lets a pause grow."
+WAIT_HELP = "Longest wait of a node in its queue, before it fails."
+
+
+class ExitCodes(serializers.ListField):
+    """Codes from 1 to 255."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("help_text", "After these no retry follows.")
+        super().__init__(child=Whole(minimum=1, maximum=255), max_length=255, **kwargs)
+
+
 class SettingsSerializer(Strict):
     """What applies to every node that says nothing else, and to the whole run."""
 
@@ -73,6 +88,15 @@ class SettingsSerializer(Strict):
     queue = Text(max_length=64, allow_null=True, required=False, help_text="Of its nodes.")
     retries = Whole(maximum=SMALL, required=False)
     retry_interval_seconds = Whole(required=False)
+    retry_backoff = Number(
+        min_value=BACKOFF_LEAST, max_value=BACKOFF_MOST, required=False, help_text=BACKOFF_HELP
+    )
+    retry_max_interval_seconds = Whole(minimum=1, required=False, help_text=LONGEST_HELP)
+    final_exit_codes = ExitCodes(required=False)
+    queue_timeout_seconds = Whole(
+        minimum=1, allow_null=True, required=False, help_text=f"{WAIT_HELP} Null: no limit."
+    )
+    priority = PriorityWord(required=False, help_text="Of its nodes in their queues.")
     timeout_seconds = Whole(
         minimum=1, allow_null=True, required=False, help_text="Of a whole run; null: no limit."
     )
@@ -110,6 +134,21 @@ class NodeEditSerializer(Strict):
     queue = Text(max_length=64, allow_null=True, default=None)
     retries = Whole(maximum=SMALL, allow_null=True, default=None)
     retry_interval_seconds = Whole(allow_null=True, default=None)
+    retry_backoff = Number(
+        min_value=BACKOFF_LEAST,
+        max_value=BACKOFF_MOST,
+        allow_null=True,
+        default=None,
+        help_text=BACKOFF_HELP,
+    )
+    retry_max_interval_seconds = Whole(
+        minimum=1, allow_null=True, default=None, help_text=LONGEST_HELP
+    )
+    final_exit_codes = ExitCodes(
+        allow_null=True, default=None, help_text="After these no retry follows; []: after all."
+    )
+    queue_timeout_seconds = Whole(minimum=1, allow_null=True, default=None, help_text=WAIT_HELP)
+    priority = PriorityWord(allow_null=True, default=None)
     timeout_seconds = Whole(
         minimum=1, allow_null=True, default=None, help_text="Of one attempt; null: no limit."
     )
@@ -152,6 +191,11 @@ class NodeSerializer(serializers.Serializer):
     queue = serializers.CharField(source="queue.name", allow_null=True)
     retries = serializers.IntegerField(allow_null=True)
     retry_interval_seconds = serializers.IntegerField(allow_null=True)
+    retry_backoff = serializers.FloatField(allow_null=True)
+    retry_max_interval_seconds = serializers.IntegerField(allow_null=True)
+    final_exit_codes = serializers.ListField(child=serializers.IntegerField(), allow_null=True)
+    queue_timeout_seconds = serializers.IntegerField(allow_null=True)
+    priority = PriorityWord(allow_null=True)
     timeout_seconds = serializers.IntegerField(allow_null=True)
     x = serializers.FloatField(allow_null=True)
     y = serializers.FloatField(allow_null=True)
@@ -161,6 +205,11 @@ class ShownSettings(serializers.Serializer):
     queue = serializers.CharField(source="queue.name", allow_null=True)
     retries = serializers.IntegerField()
     retry_interval_seconds = serializers.IntegerField()
+    retry_backoff = serializers.FloatField()
+    retry_max_interval_seconds = serializers.IntegerField()
+    final_exit_codes = serializers.ListField(child=serializers.IntegerField())
+    queue_timeout_seconds = serializers.IntegerField(allow_null=True)
+    priority = PriorityWord()
     timeout_seconds = serializers.IntegerField(allow_null=True)
     parallelism = serializers.IntegerField(allow_null=True)
     strategy = serializers.ChoiceField(choices=[each.value for each in Strategy])
@@ -244,6 +293,11 @@ NODES = [
         "queue": None,
         "retries": None,
         "retry_interval_seconds": None,
+        "retry_backoff": None,
+        "retry_max_interval_seconds": None,
+        "final_exit_codes": None,
+        "queue_timeout_seconds": None,
+        "priority": None,
         "timeout_seconds": None,
         "x": None,
         "y": None,
@@ -255,6 +309,11 @@ NODES = [
         "queue": None,
         "retries": 2,
         "retry_interval_seconds": None,
+        "retry_backoff": 2.0,
+        "retry_max_interval_seconds": None,
+        "final_exit_codes": [2, 64],
+        "queue_timeout_seconds": None,
+        "priority": "high",
         "timeout_seconds": 600,
         "x": None,
         "y": None,
@@ -264,6 +323,11 @@ SHOWN = {
     "queue": "root_queue",
     "retries": 1,
     "retry_interval_seconds": 60,
+    "retry_backoff": 1.0,
+    "retry_max_interval_seconds": 3600,
+    "final_exit_codes": [],
+    "queue_timeout_seconds": 7200,
+    "priority": "medium",
     "timeout_seconds": None,
     "parallelism": None,
     "strategy": "continue",
@@ -412,12 +476,16 @@ class WorkflowDraftEndpoint(WorkflowEndpoints):
         example={
             "revision": 5,
             "retries": 1,
+            "queue_timeout_seconds": 7200,
             "nodes": [
                 {"name": "load", "job": "etl/load_flights"},
                 {
                     "name": "clean",
                     "job": "etl/clean_flights",
                     "retries": 2,
+                    "retry_backoff": 2,
+                    "final_exit_codes": [2, 64],
+                    "priority": "high",
                     "timeout_seconds": 600,
                 },
             ],
@@ -510,7 +578,11 @@ class WorkflowRunEndpoint(WorkflowEndpoints):
         permission=Permission.RUN,
         body=LaunchSerializer,
         answers={201: StartedSerializer},
-        example={"parameters": {"since": "2025-11-19"}, "remarks": "after the repair"},
+        example={
+            "parameters": {"since": "2025-11-19"},
+            "priority": "high",
+            "remarks": "after the repair",
+        },
         shows=STARTED,
     )
     def post(self, request: Request, workspace: str, workflow: int) -> Response:
@@ -528,6 +600,7 @@ class WorkflowRunEndpoint(WorkflowEndpoints):
             trigger=Trigger.API,
             by=request.user,
             queue=queue_named(self.workspace, data["queue"]),
+            priority=data["priority"],
             parameters=data["parameters"],
             remarks=data["remarks"],
         )
@@ -536,7 +609,7 @@ class WorkflowRunEndpoint(WorkflowEndpoints):
 
 def version_shown(version: WorkflowVersion) -> Any:
     """A frozen graph with names in the place of ids; of what is deleted, none."""
-    graph, workspace = version.graph, version.workflow.workspace_id
+    graph, workspace = whole(version.graph), version.workflow.workspace_id
     jobs = Job.objects.filter(workspace=workspace).in_bulk({node["job"] for node in graph["nodes"]})
     queues = version.workflow.workspace.queues.in_bulk()
     return WorkflowVersionSerializer(

@@ -8,8 +8,10 @@ from typing import Any
 from django import forms
 
 from apps.core.forms import Form
+from apps.engine.priority import Priority
+from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
 from apps.engine.states import Strategy
-from apps.workflows.models import DraftNode, Workflow
+from apps.workflows.models import POLICIES, DraftNode, Workflow
 from apps.workflows.services.drafting import NodeSettings
 from apps.workspaces.models import ResourceQueue, Workspace
 
@@ -22,6 +24,53 @@ def _number(label: str, help_text: str = "", most: int = 10_000_000) -> forms.In
         min_value=0,
         max_value=most,
         widget=forms.NumberInput({"autocomplete": "off"}),
+    )
+
+
+class ExitCodesField(forms.Field):
+    """Exit codes with commas or spaces between them; the word "none" is an empty list."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        widget = forms.TextInput({"autocomplete": "off"})
+        super().__init__(label="Exit codes never retried", required=False, widget=widget, **kwargs)
+
+    def to_python(self, value: Any) -> list[int] | None:
+        """None for nothing at all."""
+        words = str(value or "").replace(",", " ").split()
+        if not words:
+            return None
+        if [word.lower() for word in words] == ["none"]:
+            return []
+        wrong = [word for word in words if not (word.isascii() and word.isdigit())]
+        if wrong:
+            raise forms.ValidationError(
+                f"{wrong[0]!r} is no exit code; write numbers from 1 to 255, as in: 2, 64"
+            )
+        return [int(word) for word in words]
+
+    def prepare_value(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return ", ".join(str(code) for code in value) or "none"
+        return value
+
+
+def _backoff() -> forms.FloatField:
+    return forms.FloatField(
+        label="Back-off",
+        required=False,
+        min_value=BACKOFF_LEAST,
+        max_value=BACKOFF_MOST,
+        widget=forms.NumberInput({"autocomplete": "off", "step": "0.1"}),
+    )
+
+
+def _priority() -> forms.TypedChoiceField:
+    return forms.TypedChoiceField(
+        label="Priority in its queue",
+        required=False,
+        coerce=int,
+        empty_value=None,
+        choices=[(each.value, each.word) for each in sorted(Priority, reverse=True)],
     )
 
 
@@ -40,6 +89,13 @@ class WorkflowForm(Form):
     )
     retries = _number("Retries after failure", "Default of its nodes.", 100)
     retry_interval_seconds = _number("Seconds between retries")
+    retry_backoff = _backoff()
+    retry_max_interval_seconds = _number("Longest pause (seconds)", "Where back-off grows it.")
+    final_exit_codes = ExitCodesField(help_text="As in: 2, 64.")
+    queue_timeout_seconds = _number(
+        "Longest wait in a queue (seconds)", "A node that waits longer fails. Empty: no limit."
+    )
+    priority = _priority()
     timeout_seconds = _number("Timeout of a run (seconds)", "Empty: no limit.")
     parallelism = _number("Nodes at once", "In one run. Empty: no limit.", 10_000)
     strategy = forms.ChoiceField(
@@ -58,19 +114,18 @@ class WorkflowForm(Form):
 
     @staticmethod
     def values_of(workflow: Workflow) -> dict[str, Any]:
-        names = (
-            "revision name description retries retry_interval_seconds timeout_seconds "
-            "parallelism strategy"
-        )
-        values = {name: getattr(workflow, name) for name in names.split()}
+        names = ("revision", "name", "description", "timeout_seconds", "parallelism", "strategy")
+        values = {name: getattr(workflow, name) for name in (*names, *POLICIES)}
+        values["final_exit_codes"] = workflow.final_exit_codes or None
         return {**values, "queue": workflow.queue_id}
 
     def settings(self) -> dict[str, Any]:
         """What was typed, as columns; an empty number that has a default takes it."""
         data = {k: v for k, v in self.cleaned_data.items() if k != "revision"}
-        data["retries"] = data["retries"] or 0
-        if data["retry_interval_seconds"] is None:
-            data["retry_interval_seconds"] = 60
+        empty = Workflow()
+        for name in POLICIES:
+            if data[name] is None:
+                data[name] = getattr(empty, name)
         return data
 
 
@@ -111,7 +166,12 @@ class NodeForm(Form):
     )
     retries = _number("Number of retries", most=100)
     retry_interval_seconds = _number("Seconds between retries")
-    timeout_seconds = _number("Timeout (seconds)")
+    retry_backoff = _backoff()
+    retry_max_interval_seconds = _number("Longest pause (seconds)")
+    final_exit_codes = ExitCodesField(help_text="none: every failure is retried.")
+    queue_timeout_seconds = _number("Longest wait in its queue (seconds)")
+    priority = _priority()
+    timeout_seconds = _number("Timeout of an attempt (seconds)")
     queue = forms.ModelChoiceField(
         ResourceQueue.objects.none(), required=False, label="Resource queue"
     )
@@ -132,9 +192,20 @@ class NodeForm(Form):
         )
         default = workflow.queue.name if workflow.queue else "the job's"
         queue.empty_label = f"{default}, from workflow"  # type: ignore[attr-defined]
+        codes = ", ".join(str(code) for code in workflow.final_exit_codes) or "none"
+        wait = workflow.queue_timeout_seconds or "no limit"
+        level = Priority(workflow.priority).word
+        self.fields["priority"].choices = [  # type: ignore[attr-defined]
+            ("", f"{level}, from workflow"),
+            *NodeForm.base_fields["priority"].choices,  # type: ignore[attr-defined]
+        ]
         inherited = {
             "retries": f"{workflow.retries}, from workflow",
             "retry_interval_seconds": f"{workflow.retry_interval_seconds}, from workflow",
+            "retry_backoff": f"{workflow.retry_backoff:g}, from workflow",
+            "retry_max_interval_seconds": f"{workflow.retry_max_interval_seconds}, from workflow",
+            "final_exit_codes": f"{codes}, from workflow",
+            "queue_timeout_seconds": f"{wait}, from workflow",
             "timeout_seconds": "no limit",
             "job_version_number": "newest published",
         }
@@ -143,8 +214,9 @@ class NodeForm(Form):
             widget.attrs["placeholder"] = text
             if self[name].value() in (None, ""):
                 widget.attrs["class"] += " oc-inherited"
-        if self["queue"].value() in (None, ""):
-            queue.widget.attrs["class"] += " oc-inherited"
+        for name in ("queue", "priority"):
+            if self[name].value() in (None, ""):
+                self.fields[name].widget.attrs["class"] += " oc-inherited"
 
     @staticmethod
     def values_of(node: DraftNode) -> dict[str, Any]:
@@ -152,8 +224,7 @@ class NodeForm(Form):
             "job_path": node.job.path,
             "name": node.name,
             "upstream": list(node.in_edges.values_list("upstream__name", flat=True)),
-            "retries": node.retries,
-            "retry_interval_seconds": node.retry_interval_seconds,
+            **{name: getattr(node, name) for name in POLICIES},
             "timeout_seconds": node.timeout_seconds,
             "queue": node.queue_id,
             "job_version_number": node.job_version_number,

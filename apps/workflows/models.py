@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
 
+from apps.engine.priority import Priority
+from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
 from apps.engine.states import Strategy
 from apps.nodes.models import Job
 from apps.workspaces.models import InWorkspaceQuerySet, ResourceQueue, Workspace
+
+#: What a workflow says for all its nodes, and each node may say otherwise: columns of both.
+POLICIES = (
+    "retries",
+    "retry_interval_seconds",
+    "retry_backoff",
+    "retry_max_interval_seconds",
+    "final_exit_codes",
+    "queue_timeout_seconds",
+    "priority",
+)
+
+_BACKOFF = Q(retry_backoff__gte=BACKOFF_LEAST, retry_backoff__lte=BACKOFF_MOST)
+_PRIORITY = Q(priority__gte=Priority.LOWEST.value, priority__lte=Priority.HIGHEST.value)
 
 
 class Workflow(models.Model):
@@ -27,6 +44,14 @@ class Workflow(models.Model):
     )
     retries = models.PositiveSmallIntegerField(default=0)
     retry_interval_seconds = models.PositiveIntegerField(default=60)
+    #: Each pause this many times as long as the one before; 1 keeps it even.
+    retry_backoff = models.FloatField(default=1.0)
+    retry_max_interval_seconds = models.PositiveIntegerField(default=3600)
+    #: Exit codes after which no retry follows.
+    final_exit_codes = ArrayField(models.PositiveSmallIntegerField(), default=list, blank=True)
+    #: Longest wait of a node in its queue; None: no limit.
+    queue_timeout_seconds = models.PositiveIntegerField(null=True, blank=True)
+    priority = models.PositiveSmallIntegerField(default=Priority.MEDIUM.value)
     #: Longest time of a whole run; None: no limit.
     timeout_seconds = models.PositiveIntegerField(null=True, blank=True)
     #: Nodes of one run at once; None: no limit.
@@ -65,6 +90,8 @@ class Workflow(models.Model):
                 condition=Q(parallelism=None) | Q(parallelism__gt=0),
                 name="workflow_parallelism_positive",
             ),
+            models.CheckConstraint(condition=_BACKOFF, name="workflow_backoff_in_range"),
+            models.CheckConstraint(condition=_PRIORITY, name="workflow_priority_in_range"),
         ]
 
     def __str__(self) -> str:
@@ -85,6 +112,12 @@ class DraftNode(models.Model):
     )
     retries = models.PositiveSmallIntegerField(null=True, blank=True)
     retry_interval_seconds = models.PositiveIntegerField(null=True, blank=True)
+    retry_backoff = models.FloatField(null=True, blank=True)
+    retry_max_interval_seconds = models.PositiveIntegerField(null=True, blank=True)
+    final_exit_codes = ArrayField(models.PositiveSmallIntegerField(), null=True, blank=True)
+    queue_timeout_seconds = models.PositiveIntegerField(null=True, blank=True)
+    priority = models.PositiveSmallIntegerField(null=True, blank=True)
+    #: Of one attempt.
     timeout_seconds = models.PositiveIntegerField(null=True, blank=True)
     #: Place on the canvas in its own units; None until it was laid out or dragged.
     x = models.FloatField(null=True, blank=True)
@@ -94,6 +127,12 @@ class DraftNode(models.Model):
         ordering = ["id"]
         constraints = [
             models.UniqueConstraint(fields=["workflow", "name"], name="draft_node_name_once"),
+            models.CheckConstraint(
+                condition=Q(retry_backoff=None) | _BACKOFF, name="draft_node_backoff_in_range"
+            ),
+            models.CheckConstraint(
+                condition=Q(priority=None) | _PRIORITY, name="draft_node_priority_in_range"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -123,8 +162,9 @@ class WorkflowVersion(models.Model):
     """A published graph with its settings. Never changes.
 
     `graph`: {"settings": {...}, "nodes": [{"name", "job", "job_version_number", "queue",
-    "retries", "retry_interval_seconds", "timeout_seconds", "x", "y"}], "edges": [[up, down]]};
-    jobs and queues by id, None where a node follows. Made by `publishing.freeze`.
+    "timeout_seconds", *POLICIES, "x", "y"}], "edges": [[up, down]]}; jobs and queues by id, None
+    where a node follows. Made by `publishing.freeze`; older ones lack what came later, so read
+    it through `publishing.whole`.
     `number` is None for a debug run of a draft.
     """
 

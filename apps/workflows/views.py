@@ -18,6 +18,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from apps.core.errors import Conflict, FieldFault, Invalid
 from apps.core.http import fragment, go, number_in, page
 from apps.core.paging import newest_first
+from apps.engine.priority import Priority
 from apps.engine.roles import Permission
 from apps.engine.states import Trigger
 from apps.nodes.forms import RemarksForm
@@ -38,7 +39,7 @@ from apps.workflows.services.drafting import (
     edit_workflow,
     remove_node,
 )
-from apps.workflows.services.publishing import draft_differs, draft_faults
+from apps.workflows.services.publishing import draft_differs, draft_faults, whole
 from apps.workflows.services.publishing import publish as publish_workflow
 from apps.workflows.services.tags import read_tags
 from apps.workspaces.access import Request, may, require
@@ -94,6 +95,9 @@ def create(request: Request, workspace: str) -> HttpResponse:
         "retries": 0,
         "retry_interval_seconds": 60,
         "strategy": "continue",
+        "retry_backoff": 1,
+        "retry_max_interval_seconds": 3600,
+        "priority": Priority.MEDIUM.value,
         "queue": queues.filter(name="root_queue").values_list("pk", flat=True).first(),
     }
     form = WorkflowForm(request.workspace, request.POST or None, initial=initial)
@@ -132,6 +136,8 @@ class Card:
             parts.append(f"{self.node.retries} retries")
         if self.node.timeout_seconds:
             parts.append(f"{self.node.timeout_seconds} s")
+        if self.node.priority is not None:
+            parts.append(f"{Priority(self.node.priority).word} priority")
         return ", ".join(part for part in parts if part)
 
 
@@ -371,9 +377,10 @@ def _cards_of(request: Request, graph: dict[str, Any]) -> dict[str, Card]:
                 job_version_number=node["job_version_number"],
                 retries=node["retries"],
                 timeout_seconds=node["timeout_seconds"],
+                priority=node["priority"],
             )
         )
-        for node in graph["nodes"]
+        for node in whole(graph)["nodes"]
     }
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from datetime import timedelta
 from itertools import combinations
 from uuid import UUID, uuid4
 
 import pytest
-from django.db.models import Sum
+from django.db.models import F, Sum
 from django.utils import timezone
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -36,7 +37,13 @@ from apps.runs.services.pause import pause_run, resume_run
 from apps.runs.services.rerun import rerun_failed, rerun_nodes, rerun_scope
 from apps.runs.services.stop import stop_node, stop_run
 from apps.runs.services.success import set_success
-from apps.runs.services.sweep import hand_back, lose, recount_idle_runs, start_due_retries
+from apps.runs.services.sweep import (
+    end_long_waits,
+    hand_back,
+    lose,
+    recount_idle_runs,
+    start_due_retries,
+)
 from apps.workflows.models import Workflow, WorkflowVersion
 from apps.workspaces.models import ResourceQueue, Workspace
 from tests.factories import job
@@ -82,6 +89,7 @@ class Lives(RuleBasedStateMachine):
                     "queue": self.queue.pk,
                     "retries": 5,
                     "retry_interval_seconds": 0,
+                    "queue_timeout_seconds": 3600,
                     "timeout_seconds": None,
                     "parallelism": limit,
                     "strategy": "continue",
@@ -213,6 +221,19 @@ class Lives(RuleBasedStateMachine):
     def retries_come_due(self) -> None:
         self.states = {k: N.PENDING if s is N.RETRYING else s for k, s in self.states.items()}
         start_due_retries()
+        self.settle()
+
+    @precondition(lambda self: N.QUEUED in self.states.values())
+    @rule(pick=st.integers(0, 6), seldom=SELDOM)
+    def waits_too_long(self, pick: int, seldom: bool) -> None:
+        if not seldom:
+            return
+        queued = [key for key in self.graph.keys if self.states[key] is N.QUEUED]
+        key = queued[pick % len(queued)]
+        rows = NodeRun.objects.filter(run=self.run, key=key)
+        rows.update(queued_at=F("queued_at") - timedelta(hours=2))
+        end_long_waits()
+        self.states[key] = N.FAILED
         self.settle()
 
     @rule(pick=st.integers(0, 6), seldom=SELDOM)

@@ -24,6 +24,7 @@ from apps.runs.logs import log_of
 from apps.runs.models import Attempt, NodeRun, Output
 from apps.runs.services.hot_path import claim
 from apps.runs.services.stop import stop_node, stop_run
+from apps.runs.services.sweep import tick
 from apps.workspaces.models import ResourceQueue
 from tests.factories import by_hand, job, published, workspace
 from tests.waiting import until
@@ -154,6 +155,63 @@ def test_failed_node_is_tried_again_and_says_why_it_failed(start):
     assert [
         (a.state, a.reason, a.error_line, a.log_tail) for a in node.attempts.order_by("pk")
     ] == [("failed", "exit code 3", "disk on fire", "starting\ndisk on fire\n")] * 2
+
+
+def test_exit_code_that_is_final_is_not_retried_and_another_one_is(start):
+    start()
+    script = '[ "$RUNYARD_NODE" = a ] && exit 64; exit 65'
+    run = by_hand(
+        published(
+            "a",
+            "b",
+            content=script,
+            retries=1,
+            retry_interval_seconds=0,
+            final_exit_codes=[2, 64],
+        )
+    )
+
+    ticking(lambda: ended(run), "the run's end")
+
+    assert dict(run.nodes.values_list("key", "failures")) == {"a": 1, "b": 2}
+    assert (run.state, nodes(run)) == (RunState.FAILED, {"a": "failed", "b": "failed"})
+
+
+def test_timeout_is_retried_whatever_code_the_job_ends_with(start):
+    start()
+    run = by_hand(
+        published(
+            "a",
+            content="trap 'exit 64' TERM; sleep 100 & wait",
+            final_exit_codes=[64],
+            node={"timeout_seconds": 1, "retries": 1, "retry_interval_seconds": 0},
+        )
+    )
+
+    ticking(lambda: ended(run), "the run's end")
+
+    found = [(a.exit_code, a.reason) for a in Attempt.objects.order_by("number")]
+    assert found == [(64, "timed out after 1 s")] * 2
+
+
+def test_pauses_of_a_back_off_grow_and_lose_at_most_half_to_chance(start):
+    start()
+    policy = {"retries": 9, "retry_interval_seconds": 1000, "retry_backoff": 3.0}
+    run = by_hand(published("a", content="exit 1", **policy, retry_max_interval_seconds=5000))
+    pauses = []
+
+    for failures in (1, 2, 3):
+        failed = run.nodes.filter(state="retrying", failures=failures)
+        node = until(failed.first, "its failure")
+        pauses.append((node.retry_at - node.ended_at).total_seconds())
+        NodeRun.objects.update(retry_at=node.ended_at)
+        tick()
+
+    longest = (1000, 3000, 5000)
+    assert [most / 2 <= pause <= most for pause, most in zip(pauses, longest, strict=True)] == [
+        True
+    ] * 3, pauses
+    assert pauses != list(longest)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,11 @@ def test_workflow_is_created_empty_and_says_what_it_lacks():
         "queue": "root_queue",
         "retries": 1,
         "retry_interval_seconds": 60,
+        "retry_backoff": 1.0,
+        "retry_max_interval_seconds": 3600,
+        "final_exit_codes": [],
+        "queue_timeout_seconds": None,
+        "priority": "medium",
         "timeout_seconds": None,
         "parallelism": None,
         "strategy": "continue",
@@ -80,6 +85,18 @@ def test_workflow_is_created_empty_and_says_what_it_lacks():
         ({"parallelism": 0}, 422, ["parallelism"]),
         ({"retries": -1, "strategy": "hope"}, 422, ["retries", "strategy"]),
         ({"retries": 40_000}, 422, ["retries"]),
+        ({"retry_backoff": 0.5}, 422, ["retry_backoff"]),
+        ({"retry_backoff": 10.5}, 422, ["retry_backoff"]),
+        ({"retry_backoff": "2"}, 422, ["retry_backoff"]),
+        ({"retry_max_interval_seconds": 0}, 422, ["retry_max_interval_seconds"]),
+        ({"final_exit_codes": [0]}, 422, ["final_exit_codes[0]"]),
+        ({"final_exit_codes": [2, 256]}, 422, ["final_exit_codes[1]"]),
+        ({"final_exit_codes": None}, 422, ["final_exit_codes"]),
+        ({"queue_timeout_seconds": 0}, 422, ["queue_timeout_seconds"]),
+        ({"timeout_seconds": 0}, 422, ["timeout_seconds"]),
+        ({"priority": "urgent"}, 422, ["priority"]),
+        ({"priority": 3}, 422, ["priority"]),
+        ({"priority": None}, 422, ["priority"]),
         ({"nodes": []}, 422, ["nodes"]),
         ({}, 409, []),
     ],
@@ -125,7 +142,17 @@ def test_whole_draft_comes_in_one_request():
         "parallelism": 2,
         "nodes": [
             {"name": "load", "job": "etl/load", "queue": "root_queue", "x": 1, "y": 2.5},
-            {"name": "clean", "job": "etl/clean", "retries": 0, "timeout_seconds": 60},
+            {
+                "name": "clean",
+                "job": "etl/clean",
+                "retries": 0,
+                "retry_backoff": 2,
+                "retry_max_interval_seconds": 600,
+                "final_exit_codes": [64, 2, 2],
+                "queue_timeout_seconds": 30,
+                "priority": "highest",
+                "timeout_seconds": 60,
+            },
         ],
     }
 
@@ -133,10 +160,18 @@ def test_whole_draft_comes_in_one_request():
 
     shown = saved.json()
     rest = {"job_version_number": None, "retry_interval_seconds": None}
+    policies = {
+        "retry_backoff": None,
+        "retry_max_interval_seconds": None,
+        "final_exit_codes": None,
+        "queue_timeout_seconds": None,
+        "priority": None,
+    }
     assert (saved.status_code, saved["ETag"]) == (200, '"2"')
     assert shown["nodes"] == [
         {
             **rest,
+            **policies,
             "name": "load",
             "job": "etl/load",
             "queue": "root_queue",
@@ -151,6 +186,11 @@ def test_whole_draft_comes_in_one_request():
             "job": "etl/clean",
             "queue": None,
             "retries": 0,
+            "retry_backoff": 2.0,
+            "retry_max_interval_seconds": 600,
+            "final_exit_codes": [2, 64],
+            "queue_timeout_seconds": 30,
+            "priority": "highest",
             "timeout_seconds": 60,
             "x": None,
             "y": None,
@@ -166,7 +206,8 @@ def test_what_was_got_can_be_sent_back():
     caller = program()
     shown = caller.get(f"workflows/{pk}").json()
     names = ("revision", "name", "description", "queue", "retries", "retry_interval_seconds")
-    more = ("timeout_seconds", "parallelism", "strategy", "nodes", "edges")
+    more = ("timeout_seconds", "parallelism", "strategy", "nodes", "edges", "retry_backoff")
+    more += ("retry_max_interval_seconds", "final_exit_codes", "queue_timeout_seconds", "priority")
 
     saved = caller.put(f"workflows/{pk}/draft", {name: shown[name] for name in names + more})
 
@@ -321,7 +362,7 @@ def test_engineer_runs_the_published_version():
         1,
         "data_engineering",
     )
-    assert (run.parameters, run.remarks) == ({"day": "1"}, "x")
+    assert (run.parameters, run.remarks, run.priority) == ({"day": "1"}, "x", None)
     assert list(run.nodes.order_by("pk").values_list("key", "state")) == [
         ("load", "queued"),
         ("clean", "pending"),
@@ -344,6 +385,7 @@ def test_older_version_may_be_chosen():
     [
         ({"queue": "dev_queue"}, ["clean", "load"]),
         ({"queue": "none_such"}, ["queue"]),
+        ({"priority": "urgent"}, ["priority"]),
         ({"draft": True}, ["draft"]),
         ({"parameters": {"RUNYARD_RUN": "1"}}, ["parameters"]),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 from rest_framework import serializers
 
 from apps.core.paging import PAGE_SIZE
+from apps.engine.priority import PRIORITY_WORDS, Priority
 
 
 class Text(serializers.CharField):
@@ -49,6 +50,19 @@ class Number(serializers.FloatField):
         if isinstance(data, bool) or not isinstance(data, int | float):
             self.fail("invalid")
         return super().to_internal_value(data)
+
+
+class PriorityWord(serializers.ChoiceField):
+    """One of the five levels by its name; inside it is the number."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(choices=PRIORITY_WORDS, **kwargs)
+
+    def to_internal_value(self, data: Any) -> Priority:
+        return Priority.of(super().to_internal_value(data))
+
+    def to_representation(self, value: Any) -> str:
+        return Priority(value).word
 
 
 class Strict(serializers.Serializer):

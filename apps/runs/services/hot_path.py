@@ -16,6 +16,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connection
 
+from apps.engine.retry import RetryPolicy
 from apps.engine.states import NodeState
 
 
@@ -35,6 +36,19 @@ class Claim:
     failures: int
     retries: int
     retry_interval_seconds: int
+    retry_backoff: float
+    retry_max_interval_seconds: int
+    final_exit_codes: tuple[int, ...]
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(
+            self.retries,
+            self.retry_interval_seconds,
+            self.retry_backoff,
+            self.retry_max_interval_seconds,
+            self.final_exit_codes,
+        )
 
     @property
     def mark(self) -> str:
@@ -95,6 +109,12 @@ def _call(sql: str, params: list[Any]) -> Any:
         return json.loads(row) if isinstance(row := cursor.fetchone()[0], str) else row
 
 
+def _claim(found: dict[str, Any] | None) -> Claim | None:
+    if not found:
+        return None
+    return Claim(**{**found, "final_exit_codes": tuple(found["final_exit_codes"])})
+
+
 def _text(value: str) -> str:
     """PostgreSQL stores no NUL."""
     return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
@@ -109,7 +129,7 @@ def claim(queue_id: int, worker: str, request: UUID, *, again: bool = False) -> 
         "SELECT runyard_claim(%s, %s, %s, %s, %s::interval)",
         [queue_id, worker, request, again, _interval(settings.LEASE_SECONDS)],
     )
-    return Claim(**found) if found else None
+    return _claim(found)
 
 
 def finish(mine: Claim, outcome: Outcome, *, worker: str, request: UUID, take: bool) -> Finished:
@@ -145,7 +165,7 @@ def finish(mine: Claim, outcome: Outcome, *, worker: str, request: UUID, take: b
     return Finished(
         accepted=True,
         state=NodeState(found["state"]),
-        next=Claim(**found["next"]) if found["next"] else None,
+        next=_claim(found["next"]),
         bells=dict(found["bells"]),
         run_ended=found["run_ended"],
     )

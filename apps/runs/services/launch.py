@@ -12,13 +12,15 @@ from django.db import connection, transaction
 
 from apps.core.errors import Conflict, FieldFault, Invalid
 from apps.engine.graph import Graph
+from apps.engine.priority import Priority
 from apps.engine.states import Hold, NodeState, Trigger
 from apps.nodes.kinds.registry import kind as kind_named
 from apps.nodes.models import Job, JobVersion
 from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import NodeRun, Run, RunEvent
 from apps.runs.services.holding import held_note
-from apps.workflows.models import Workflow, WorkflowVersion
+from apps.workflows.models import POLICIES, Workflow, WorkflowVersion
+from apps.workflows.services.publishing import LATER, whole
 from apps.workspaces.models import ResourceQueue, User
 from apps.workspaces.selectors import holds_on_tags
 
@@ -31,9 +33,8 @@ class _Node:
     version: JobVersion
     queue: ResourceQueue
     demand: int
-    retries: int
-    retry_interval_seconds: int
-    timeout_seconds: int | None
+    #: Columns of its rows: the policies and the timeout.
+    columns: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def launch(
     trigger: Trigger,
     by: User | None,
     queue: ResourceQueue | None = None,
+    priority: Priority | None = None,
     parameters: Mapping[str, str] | None = None,
     remarks: str = "",
     rerun_of: Run | None = None,
@@ -58,10 +60,10 @@ def launch(
     """Start one run per cycle of a workflow's version, or of a job's alone; under way at once.
 
     `cycles` are the points that the runs stand for (aware, UTC); for a run by hand, now.
-    `queue` applies to every node; None leaves each where it is set. `by` is None where the
-    engine starts it. Nodes named in `keep` do not run: they stand for the node runs given,
-    which have succeeded in an earlier run of the same version. Buttons, REST, scheduler,
-    backfill and the wire doors all come through here.
+    `queue` and `priority` apply to every node; None leaves each as it is set. `by` is None
+    where the engine starts it. Nodes named in `keep` do not run: they stand for the node runs
+    given, which have succeeded in an earlier run of the same version. Buttons, REST,
+    scheduler, backfill and the wire doors all come through here.
 
     Raises Conflict if the workflow was deleted; Invalid, naming each node, if a job is not
     published, or a queue is missing, not for this trigger's environment, or smaller than what
@@ -74,7 +76,7 @@ def launch(
         owner = Workflow.objects.select_for_update(no_key=True).get(pk=what.workflow_id)
         if owner.deleted_at is not None:
             raise Conflict(f"workflow {owner.name!r} was deleted; its runs can only be read")
-        plan = _plan_of_workflow(what, trigger, queue)
+        plan = _plan_of_workflow(what, trigger, queue, priority)
         settings = what.graph["settings"]
         columns = {
             "workflow": owner,
@@ -86,7 +88,7 @@ def launch(
             "timeout_seconds": settings["timeout_seconds"],
         }
     else:
-        owner, plan = what.job, _plan_of_job(what, trigger, queue)
+        owner, plan = what.job, _plan_of_job(what, trigger, queue, priority)
         # Flows of jobs and of workflows meet in one queue: negative ids keep them apart.
         columns = {"job": owner, "name": owner.path, "flow": -owner.pk}
 
@@ -111,6 +113,7 @@ def launch(
             remarks=remarks,
             rerun_of=rerun_of,
             queue=queue,
+            priority=priority,
             created_by=by,
             total=len(plan.nodes),
             active=min(limit, len(roots)),
@@ -153,9 +156,13 @@ def _hold_queues(plan: _Plan, queue: ResourceQueue | None) -> None:
 
 
 def _plan_of_workflow(
-    version: WorkflowVersion, trigger: Trigger, override: ResourceQueue | None
+    version: WorkflowVersion,
+    trigger: Trigger,
+    override: ResourceQueue | None,
+    priority: Priority | None,
 ) -> _Plan:
-    graph, settings = version.graph, version.graph["settings"]
+    graph = whole(version.graph)
+    settings = graph["settings"]
     jobs = {
         job.pk: job
         for job in Job.objects.filter(
@@ -191,11 +198,9 @@ def _plan_of_workflow(
             job_version,
             queue,
             trigger,
-            retries=_own(node["retries"], settings["retries"]),
-            retry_interval_seconds=_own(
-                node["retry_interval_seconds"], settings["retry_interval_seconds"]
-            ),
-            timeout_seconds=node["timeout_seconds"],
+            {name: _own(node[name], settings[name]) for name in POLICIES}
+            | {"timeout_seconds": node["timeout_seconds"]},
+            priority,
         )
         if isinstance(found, FieldFault):
             faults.append(found)
@@ -207,23 +212,21 @@ def _plan_of_workflow(
     return _Plan(tuple(nodes[key] for key in shape.in_order), shape)
 
 
-def _plan_of_job(version: JobVersion, trigger: Trigger, override: ResourceQueue | None) -> _Plan:
+def _plan_of_job(
+    version: JobVersion,
+    trigger: Trigger,
+    override: ResourceQueue | None,
+    priority: Priority | None,
+) -> _Plan:
     queue = override or version.queue
-    found = _node(
-        version.job.name,
-        version,
-        queue,
-        trigger,
-        retries=0,
-        retry_interval_seconds=60,
-        timeout_seconds=None,
-    )
+    columns = {**LATER, "retries": 0, "retry_interval_seconds": 60, "timeout_seconds": None}
+    found = _node(version.job.name, version, queue, trigger, columns, priority)
     if isinstance(found, FieldFault):
         raise Invalid([found])
     return _Plan((found,), Graph((found.key,), frozenset()))
 
 
-def _own(value: int | None, inherited: int) -> int:
+def _own(value: Any, inherited: Any) -> Any:
     """A value set on the node stays, 0 too; None follows the workflow."""
     return inherited if value is None else value
 
@@ -233,10 +236,8 @@ def _node(
     version: JobVersion,
     queue: ResourceQueue | None,
     trigger: Trigger,
-    *,
-    retries: int,
-    retry_interval_seconds: int,
-    timeout_seconds: int | None,
+    columns: dict[str, Any],
+    priority: Priority | None,
 ) -> _Node | FieldFault:
     if queue is None:
         return FieldFault(key, f"node {key!r} has no resource queue; choose one")
@@ -250,7 +251,8 @@ def _node(
             f"node {key!r} asks for {demand / 1000:g} CU, and queue {queue.name!r} has "
             f"{queue.capacity / 1000:g} in all; ask for less or raise the queue's capacity",
         )
-    return _Node(key, version, queue, demand, retries, retry_interval_seconds, timeout_seconds)
+    level = columns["priority"] if priority is None else priority
+    return _Node(key, version, queue, demand, {**columns, "priority": level, "level": level})
 
 
 def queue_fault(queue: ResourceQueue, trigger: Trigger) -> str:
@@ -292,9 +294,7 @@ def _node_runs(plan: _Plan, runs: Sequence[Run], kept: Mapping[str, NodeRun]) ->
                 down=sorted(
                     pk_of[below] for below in plan.graph.downstream[node.key] - kept.keys()
                 ),
-                retries=node.retries,
-                retry_interval_seconds=node.retry_interval_seconds,
-                timeout_seconds=node.timeout_seconds,
+                **node.columns,
             )
             for node in plan.nodes
         ]
@@ -315,6 +315,7 @@ def _kept(pk: int, run: Run, node: _Node, before: NodeRun) -> NodeRun:
         forced=before.forced,
         kept_from=before,
         reason=f"kept from run {before.run_id}",
+        **node.columns,
     )
 
 

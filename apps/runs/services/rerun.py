@@ -11,6 +11,7 @@ from django.db.models.functions import Now
 
 from apps.core.errors import Conflict, Invalid
 from apps.engine.graph import Graph
+from apps.engine.priority import Priority
 from apps.engine.scope import Scope
 from apps.engine.states import ACTIVE, ENDED, By, Hold, NodeState, RunState, Trigger
 from apps.nodes.models import Job, JobVersion
@@ -95,6 +96,7 @@ def _anew(run: Run, keep: Mapping[str, NodeRun], user: User | None) -> Run:
         trigger=trigger,
         by=user,
         queue=queue,
+        priority=None if run.priority is None else Priority(run.priority),
         parameters=run.parameters,
         remarks=run.remarks,
         rerun_of=run,

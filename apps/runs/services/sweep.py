@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Exists, F, OuterRef, Q, Sum
 from django.db.models.functions import Now
+from django.db.models.lookups import GreaterThan
 
 from apps.engine.retry import LOSSES_ALLOWED
 from apps.engine.states import AttemptState, By, Hold, NodeState, Strategy
@@ -42,6 +43,8 @@ def tick() -> None:
             expire_leases()
     with _alone("starting retries"):
         start_due_retries()
+    with _alone("ending what waited too long"):
+        end_long_waits()
     with _alone("advancing runs"):
         for run_id in needs_advance():
             with _alone(f"advancing run {run_id}"):
@@ -158,6 +161,29 @@ def start_due_retries() -> None:
             node = due.select_for_update(no_key=True, skip_locked=True).filter(pk=pk).first()
             if node is not None and move(node, NodeState.PENDING, by=By.ENGINE):
                 admit(node.run_id)
+
+
+def end_long_waits() -> None:
+    """Fail the nodes that have been queued for longer than they may be.
+
+    A wait is no attempt: it is not retried, whatever retries are left. What the run's strategy
+    makes of the failure follows with `needs_advance`.
+    """
+    long = NodeRun.objects.filter(
+        GreaterThan(Now(), F("queued_at") + F("queue_timeout_seconds") * timedelta(seconds=1)),
+        state=NodeState.QUEUED,
+        queue_timeout_seconds__isnull=False,
+    )
+    for pk in long.order_by("pk").values_list("pk", flat=True)[:BATCH]:
+        with _alone(f"ending the wait of node run {pk}"), transaction.atomic():
+            rows = long.select_for_update(no_key=True, skip_locked=True, of=("self",))
+            node = rows.select_related("queue", "run").filter(pk=pk).first()
+            if node is None:
+                continue  # a worker is taking it, or has
+            note = f"waited longer than {node.queue_timeout_seconds} s in queue {node.queue.name!r}"
+            move(node, NodeState.FAILED, by=By.ENGINE, note=note, ended_at=Now(), exit_code=None)
+            if node.run.strategy != Strategy.END:
+                admit(node.run_id)  # its place in a limited run is free
 
 
 def needs_advance() -> list[int]:

@@ -212,7 +212,10 @@ BEGIN
         'queue_id', p_node.queue_id, 'key', p_node.key,
         'job_version_id', p_node.job_version_id, 'timeout_seconds', p_node.timeout_seconds,
         'failures', p_node.failures, 'retries', p_node.retries,
-        'retry_interval_seconds', p_node.retry_interval_seconds) END;
+        'retry_interval_seconds', p_node.retry_interval_seconds,
+        'retry_backoff', p_node.retry_backoff,
+        'retry_max_interval_seconds', p_node.retry_max_interval_seconds,
+        'final_exit_codes', p_node.final_exit_codes) END;
 END $$;
 
 

@@ -15,9 +15,11 @@ from django.utils import timezone
 
 from apps.core.errors import Conflict, FieldFault, Invalid, NotFound
 from apps.engine.graph import graph_faults
+from apps.engine.priority import Priority
+from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
 from apps.engine.states import RUN_ENDED
 from apps.nodes.models import Job, JobVersion
-from apps.workflows.models import DraftEdge, DraftNode, Workflow
+from apps.workflows.models import POLICIES, DraftEdge, DraftNode, Workflow
 from apps.workspaces.models import ResourceQueue, User, Workspace
 
 #: Columns of a Workflow that `edit_workflow` changes.
@@ -25,16 +27,14 @@ SETTINGS = (
     "name",
     "description",
     "queue",
-    "retries",
-    "retry_interval_seconds",
+    *POLICIES,
     "timeout_seconds",
     "parallelism",
     "strategy",
 )
 
 #: Columns of a DraftNode that a node of a whole draft has under the same name.
-NODE_COLUMNS = ("job_version_number", "retries", "retry_interval_seconds", "timeout_seconds")
-
+NODE_COLUMNS = ("job_version_number", *POLICIES, "timeout_seconds")
 
 #: Of one draft.
 MAX_NODES = 2_000
@@ -52,6 +52,11 @@ class NodeSettings:
     queue: ResourceQueue | None = None
     retries: int | None = None
     retry_interval_seconds: int | None = None
+    retry_backoff: float | None = None
+    retry_max_interval_seconds: int | None = None
+    final_exit_codes: Sequence[int] | None = None
+    queue_timeout_seconds: int | None = None
+    priority: int | None = None
     timeout_seconds: int | None = None
 
 
@@ -65,6 +70,11 @@ class WholeNode:
     queue: str | None = None
     retries: int | None = None
     retry_interval_seconds: int | None = None
+    retry_backoff: float | None = None
+    retry_max_interval_seconds: int | None = None
+    final_exit_codes: Sequence[int] | None = None
+    queue_timeout_seconds: int | None = None
+    priority: int | None = None
     timeout_seconds: int | None = None
     x: float | None = None
     y: float | None = None
@@ -223,10 +233,10 @@ def _check_size(nodes: int, edges: int) -> None:
 
 def _put(row: DraftNode, node: NodeSettings) -> None:
     """Write a node and its upstream edges, if the draft's graph then has no fault."""
-    row.queue, row.retries = node.queue, node.retries
-    row.job_version_number = node.job_version_number
-    row.retry_interval_seconds = node.retry_interval_seconds
-    row.timeout_seconds = node.timeout_seconds
+    row.queue = node.queue
+    for column in NODE_COLUMNS:
+        setattr(row, column, getattr(node, column))
+    row.final_exit_codes = in_order(node.final_exit_codes)
     others = list(row.workflow.nodes.exclude(pk=row.pk))
     keys = [*(other.name for other in others), row.name]
     edges = {
@@ -263,6 +273,7 @@ def _put(row: DraftNode, node: NodeSettings) -> None:
                 "timeout_seconds", "a timeout of 0 ends every attempt; leave it empty for none"
             )
         )
+    faults += policy_faults(row)
     if faults:
         raise Invalid(faults)
     row.save()
@@ -302,6 +313,57 @@ def _whole_node_faults(
         yield f"there is no queue {node.queue!r} in this workspace"
     if node.timeout_seconds == 0:
         yield "a timeout of 0 ends every attempt; leave it out for none"
+    for fault in policy_faults(node):
+        yield fault.message
+
+
+def in_order(codes: Collection[int] | None) -> list[int] | None:
+    """Exit codes each once: what means the same looks the same."""
+    return None if codes is None else sorted(set(codes))
+
+
+def policy_faults(said: Workflow | DraftNode | WholeNode) -> list[FieldFault]:
+    """What a workflow or a node must not say about retries, waiting and priority."""
+    faults = []
+    backoff = said.retry_backoff
+    if backoff is not None and not BACKOFF_LEAST <= backoff <= BACKOFF_MOST:
+        faults.append(
+            FieldFault(
+                "retry_backoff",
+                f"a back-off of {backoff:g} is not between {BACKOFF_LEAST:g} and "
+                f"{BACKOFF_MOST:g}; 1 keeps the pauses even, 2 doubles each",
+            )
+        )
+    if said.retry_max_interval_seconds == 0:
+        faults.append(
+            FieldFault(
+                "retry_max_interval_seconds",
+                "a longest pause of 0 s lets none grow; choose a back-off of 1 for that",
+            )
+        )
+    wrong = [code for code in said.final_exit_codes or () if not 1 <= code <= 255]
+    if wrong:
+        faults.append(
+            FieldFault(
+                "final_exit_codes",
+                f"exit code {wrong[0]} is none that a job can fail with; name codes from 1 to 255",
+            )
+        )
+    if said.queue_timeout_seconds == 0:
+        faults.append(
+            FieldFault(
+                "queue_timeout_seconds",
+                "a wait of 0 s fails every node before it starts; leave it empty for no limit",
+            )
+        )
+    if said.priority is not None and said.priority not in set(Priority):
+        faults.append(
+            FieldFault(
+                "priority",
+                f"there is no priority {said.priority}; choose one from 0 (lowest) to 4 (highest)",
+            )
+        )
+    return faults
 
 
 def _put_all(
@@ -326,6 +388,7 @@ def _put_all(
         row.queue = queues[node.queue] if node.queue is not None else None
         for column in ("x", "y", *NODE_COLUMNS):
             setattr(row, column, getattr(node, column))
+        row.final_exit_codes = in_order(node.final_exit_codes)
     DraftNode.objects.bulk_update([row for row in rows.values() if row.pk], columns)
     DraftNode.objects.bulk_create(row for row in rows.values() if not row.pk)
     DraftEdge.objects.bulk_create(
@@ -384,7 +447,8 @@ def _apply(workflow: Workflow, settings: dict[str, Any]) -> None:
         raise TypeError(f"no such settings: {sorted(unknown)}")
     for name, value in settings.items():
         setattr(workflow, name, value.strip() if name == "name" else value)
-    faults = []
+    workflow.final_exit_codes = in_order(workflow.final_exit_codes) or []
+    faults: list[FieldFault] = []
     if not workflow.name:
         faults.append(FieldFault("name", "a workflow needs a name"))
     elif len(workflow.name) > 128:
@@ -405,6 +469,7 @@ def _apply(workflow: Workflow, settings: dict[str, Any]) -> None:
         faults.append(
             FieldFault("timeout_seconds", "a timeout of 0 ends every run; leave it empty for none")
         )
+    faults += policy_faults(workflow)
     if workflow.queue is not None and not workflow.queue.production:
         faults.append(
             FieldFault(

@@ -10,9 +10,22 @@ from django.db.models import Max
 from apps.core.canonical import digest
 from apps.core.errors import Conflict, FieldFault, Invalid
 from apps.engine.graph import graph_faults
+from apps.engine.priority import Priority
 from apps.nodes.kinds.registry import kind
-from apps.workflows.models import DraftNode, Workflow, WorkflowVersion
+from apps.workflows.models import POLICIES, DraftNode, Workflow, WorkflowVersion
 from apps.workspaces.models import ResourceQueue, User
+
+#: Settings that the first versions did not have, with what holds where one says nothing. A
+#: setting that stands at this counts for no digest: so an old version and a draft that says
+#: nothing new are equal, and there is nothing to publish.
+LATER: dict[str, Any] = {
+    "retry_backoff": 1.0,
+    "retry_max_interval_seconds": 3600,
+    "final_exit_codes": [],
+    "queue_timeout_seconds": None,
+    "priority": Priority.MEDIUM.value,
+}
+_LATER_OF_NODES = dict.fromkeys(LATER)
 
 
 @transaction.atomic
@@ -70,8 +83,7 @@ def freeze(workflow: Workflow) -> dict[str, Any]:
     return {
         "settings": {
             "queue": workflow.queue_id,
-            "retries": workflow.retries,
-            "retry_interval_seconds": workflow.retry_interval_seconds,
+            **_policies(workflow),
             "timeout_seconds": workflow.timeout_seconds,
             "parallelism": workflow.parallelism,
             "strategy": workflow.strategy,
@@ -82,8 +94,7 @@ def freeze(workflow: Workflow) -> dict[str, Any]:
                 "job": node.job_id,
                 "job_version_number": node.job_version_number,
                 "queue": node.queue_id,
-                "retries": node.retries,
-                "retry_interval_seconds": node.retry_interval_seconds,
+                **_policies(node),
                 "timeout_seconds": node.timeout_seconds,
                 "x": node.x,
                 "y": node.y,
@@ -92,6 +103,22 @@ def freeze(workflow: Workflow) -> dict[str, Any]:
         ],
         "edges": sorted([up, down] for up, down in edges),
     }
+
+
+def whole(graph: dict[str, Any]) -> dict[str, Any]:
+    """A frozen graph with every setting that there is now, whenever it was frozen."""
+    return {
+        **graph,
+        "settings": {**LATER, **graph["settings"]},
+        "nodes": [{**_LATER_OF_NODES, **node} for node in graph["nodes"]],
+    }
+
+
+def _policies(row: Workflow | DraftNode) -> dict[str, Any]:
+    said = {name: getattr(row, name) for name in POLICIES}
+    if said["retry_backoff"] is not None:
+        said["retry_backoff"] = float(said["retry_backoff"])  # 2 and 2.0 are one, and have one hash
+    return said
 
 
 def draft_faults(workflow: Workflow) -> list[FieldFault]:
@@ -135,9 +162,19 @@ def _node_faults(node: DraftNode, default: ResourceQueue | None) -> list[str]:
 
 
 def _what_runs(graph: dict[str, Any]) -> dict[str, Any]:
-    """A graph without what no run depends on: where its nodes stand on the canvas."""
+    """A graph without what no run depends on: where its nodes stand on the canvas, and what
+    came later and says nothing else than its absence did."""
     nodes = [
-        {name: value for name, value in node.items() if name not in ("x", "y")}
+        {
+            name: value
+            for name, value in node.items()
+            if name not in ("x", "y") and (name not in LATER or value is not None)
+        }
         for node in graph["nodes"]
     ]
-    return {**graph, "nodes": nodes}
+    settings = {
+        name: value
+        for name, value in graph["settings"].items()
+        if name not in LATER or value != LATER[name]
+    }
+    return {**graph, "settings": settings, "nodes": nodes}
