@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -11,8 +11,10 @@ from django.db import connection
 from django.db.models import Count, QuerySet
 from django.utils import timezone
 
-from apps.engine.states import ACTIVE, RUN_ENDED, Hold, NodeState, RunState
+from apps.engine.states import ACTIVE, RUN_ENDED, NodeState, RunState
+from apps.engine.waiting import Reason
 from apps.runs.models import Attempt, NodeRun, Output, Run, RunEvent
+from apps.runs.waiting import waiting_of
 from apps.workflows.drawing import COMPACT, Drawing, draw
 from apps.workspaces.models import ResourceQueue
 
@@ -141,7 +143,8 @@ class NodeShown:
     mark: str
     attempts: list[Attempt] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
-    why: str = ""  # one sentence: why it has not run, or does not run yet
+    why: Reason | None = None  # why it has not run, or does not run yet
+    said: str = ""  # of one that ended without an attempt: why
     waited: timedelta | None = None
     ran: timedelta | None = None
     x: float = 0
@@ -179,6 +182,7 @@ class Trouble:
 @dataclass(frozen=True)
 class RunShown:
     run: Run
+    why: Reason | None  # why it does not move
     nodes: list[NodeShown]
     edges: list[EdgeShown]
     drawing: Drawing | None  # None: too large
@@ -218,7 +222,7 @@ class RunShown:
 
 
 def run_shown(run: Run) -> RunShown:
-    """Everything on the run page but the side panel; three queries.
+    """Everything on the run page but the side panel; three queries, and those of `waiting_of`.
 
     `run.state` was read before: a run that ends meanwhile is shown as under way, and so the
     page asks once more.
@@ -237,12 +241,11 @@ def run_shown(run: Run) -> RunShown:
         .order_by("attempt__node_run", "name")
     )
     edges = [(a, b) for a, b in (run.version.graph["edges"] if run.version else [])]
-    upstream: dict[str, list[str]] = {key: [] for key in by_key}
-    for a, b in edges:
-        upstream[b].append(a)
+    waiting = waiting_of(run, [shown.node for shown in nodes])
     for shown in nodes:
         _time(shown, now)
-        shown.why = _why(shown, run, upstream[shown.node.key], by_key, now)
+        shown.why = next(iter(waiting.nodes.get(shown.node.pk, ())), None)
+        shown.said = "" if shown.attempts or shown.why else shown.node.reason
     ticks = _gantt(run, nodes, now)
     # As wide as the longest name asks for, within reason: the whole of it is in the tooltip.
     longest = max((len(key) for key in by_key), default=0)
@@ -253,6 +256,7 @@ def run_shown(run: Run) -> RunShown:
     counted = Counter(shown.mark for shown in nodes)
     return RunShown(
         run=run,
+        why=waiting.run,
         nodes=nodes,
         edges=[
             EdgeShown(line.path, by_key[line.downstream].node.attempt == 0)
@@ -289,42 +293,6 @@ def _time(shown: NodeShown, now: datetime) -> None:
         if node.queued_at and node.queued_at <= last.started_at:
             shown.waited = last.started_at - node.queued_at
         shown.ran = (last.ended_at or now) - last.started_at
-
-
-def _why(
-    shown: NodeShown,
-    run: Run,
-    upstream: Sequence[str],
-    by_key: Mapping[str, NodeShown],
-    now: datetime,
-) -> str:
-    node = shown.node
-    lacking = [key for key in upstream if by_key[key].node.state != NodeState.SUCCEEDED]
-    match shown.mark:
-        case "notrun" | "pending" if node.outside:
-            return "left out of the rerun"
-        case "notrun" if lacking:
-            return f"blocked by {', '.join(lacking)}"
-        case "pending" if lacking:
-            return f"waits for {', '.join(lacking)}"
-        case "pending" if run.hold == Hold.PAUSED:
-            return "held: the run is paused"
-        case "pending" if run.held:
-            return "held: a hold stands on a tag of the workflow"
-        case "pending" if node.reason:
-            return node.reason
-        case "pending" if run.parallelism:
-            return f"held back: at most {run.parallelism} nodes of this run at once"
-        case "queued":
-            free = max(node.queue.capacity - node.queue.used, 0) / 1000
-            return (
-                f"waits for {node.demand / 1000:g} CU in queue {node.queue.name}, "
-                f"which has {free:g} of {node.queue.capacity / 1000:g} free"
-            )
-        case "retrying" if node.retry_at:
-            seconds = max(round((node.retry_at - now).total_seconds()), 0)
-            return f"attempt {node.attempt + 1} in {seconds} s"
-    return "" if shown.attempts else node.reason
 
 
 #: Marks of the time axis: as many as have room side by side on a phone.

@@ -11,6 +11,7 @@ urlpatterns = [
     path("w/<str:workspace>/queues/", views.queues, name="queues"),
     path("w/<str:workspace>/queues/create/", views.queue_create, name="queue-create"),
     path("w/<str:workspace>/queues/<int:pk>/", views.queue, name="queue"),
+    path("w/<str:workspace>/queues/<int:pk>/line/", views.line, name="line"),
     path("w/<str:workspace>/queues/<int:pk>/delete/", views.queue_delete, name="queue-delete"),
     path("w/<str:workspace>/holds/create/", views.hold_create, name="hold-create"),
     path("w/<str:workspace>/holds/<int:pk>/release/", views.hold_release, name="hold-release"),

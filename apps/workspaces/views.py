@@ -10,7 +10,7 @@ from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView
 from django.db.models import Count, IntegerField, OuterRef, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -24,6 +24,7 @@ from apps.runs.models import Run
 from apps.runs.services.holding import hold, release
 from apps.runs.services.workers import living
 from apps.runs.shown import with_line
+from apps.runs.waiting import line_of
 from apps.workflows.models import Workflow
 from apps.workspaces.access import Request, require
 from apps.workspaces.forms import HoldForm, LoginForm, QueueForm, ReleaseForm, WorkspaceForm
@@ -137,6 +138,18 @@ def queues(request: Request, workspace: str) -> HttpResponse:
         "holds": standing_holds(request.workspace),
         "nav": "queues",
     }
+    return render(request, template, context)
+
+
+@require_safe
+def line(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """A queue: what has its capacity, and what waits for it, in the order of the line, and why."""
+    row = next(iter(with_line(_queues(request).filter(pk=pk))), None)
+    if row is None:
+        raise Http404
+    standing, places = line_of(row.pk)
+    context = {"queue": row, "standing": standing, "line": places, "nav": "queues"}
+    template = "workspaces/_line.html" if request.htmx else "workspaces/line.html"
     return render(request, template, context)
 
 

@@ -19,7 +19,7 @@ export function mount(page) {
     const panel = event.target.closest("#oc-node");
     if (panel) chosen = panel.dataset.key; // who works in it wants to keep it
     const target = event.target.closest("[data-node], [data-select]");
-    if (!target || event.ctrlKey || event.metaKey) return;
+    if (!target || event.ctrlKey || event.metaKey || event.target.closest("[data-oc-away]")) return;
     const key = target.dataset.node ?? target.dataset.select;
     select(key);
     if (event.target.closest("a[hx-get]")) return; // htmx does it

@@ -42,7 +42,7 @@ def test_a_paused_run_goes_on_and_its_failed_node_is_passed_by_hand(visit):
     head = page.locator(".oc-run-head")
     expect(head.get_by_text("Paused", exact=True)).to_be_visible()
     expect(it.state).to_have_text("Running")
-    held = page.get_by_role("row", name=re.compile("check.*held: the run is paused"))
+    held = page.get_by_role("row", name=re.compile("check.*waits for run .* paused"))
     expect(held).to_be_visible()
     expect(head.get_by_text("No node starts until the run is resumed.")).to_be_visible()
     on_call = visit(phone=True, dark=True)

@@ -16,6 +16,7 @@ from django.core.management.base import BaseCommand
 from markdown_it import MarkdownIt
 
 from apps.engine.states import AttemptState, NodeState, RunState, Trigger
+from apps.engine.waiting import Code
 from tests.bench.__main__ import parser as bench_parser
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -289,3 +290,9 @@ def test_concepts_explain_every_state(heading: str, words: type[NodeState]) -> N
     rows = re.findall(r"^\| `(\w+)` \|", section(ROOT / "docs" / "concepts.md", heading), re.M)
 
     assert sorted(rows) == sorted(word.value for word in words)
+
+
+def test_the_table_of_waiting_has_every_reason_in_its_order() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "waiting.md").read_text(), re.M)
+
+    assert rows == [code.value for code in Code]

@@ -23,6 +23,7 @@ from apps.runs.models import Attempt, NodeRun, Output, Run
 from apps.runs.services.advance import advance
 from apps.runs.services.hot_path import Claim, Outcome, claim, finish
 from apps.runs.services.sweep import expire_leases
+from apps.runs.services.workers import show_life
 from apps.runs.shown import Past, bars_of, last_runs, run_shown, shares_of
 from tests.factories import by_hand, published, workspace
 from tests.html import errors, requests, rows
@@ -138,9 +139,16 @@ def test_a_waiting_node_says_which_queue_lacks_how_much():
     run = by_hand(published("a", "b"))
     take()
 
-    assert rows(page(run))[1][4] == (
-        "(Waiting) waits for 0.25 CU in queue root_queue, which has 0 of 0.25 free"
+    html = page(run)
+    assert rows(html)[1][4] == "(Waiting) waits for a worker: none is alive"
+
+    show_life("w1", host="etl-1", slots=4, why_trusted="")
+    html = page(run)
+    assert rows(html)[1][4] == (
+        "(Waiting) waits for 0.25 CU in queue root_queue, which has 0 of 0.25 free: a has 0.25"
     )
+    assert f'href="/w/default/queues/{queue.pk}/line/" data-oc-away>root_queue</a>' in html
+    assert f'href="{RUNS}{run.pk}/?node=a" data-oc-away>a</a>' in html
 
 
 def selection(html: str) -> tuple[list[str], list[str]]:
@@ -190,8 +198,8 @@ def test_a_failed_run_opens_on_the_node_that_failed_and_why():
     assert 'aria-label="Node a"' in html
     assert "Rerun failed + downstream (3)" in html
     assert [row[0] + " " + row[4] for row in rows(html) if "Not run" in row[0]] == [
-        "(Not run) b blocked by a",
-        "(Not run) c blocked by b",
+        "(Not run) b was not run: a failed",
+        "(Not run) c was not run: a failed",
     ]
 
 
@@ -333,7 +341,7 @@ def test_a_paused_run_says_so_and_which_nodes_are_held():
     html = page(run)
     assert [row[0] + " " + row[4] for row in rows(html)] == [
         "(Running) a (Running)",
-        "(Pending) b held: the run is paused",
+        f"(Pending) b waits for run {run.pk} of flow, which a owner paused 0 s ago",
         "(Pending) below waits for a",
     ]
     assert "What runs goes on to its end; no other node starts until the run is resumed." in html

@@ -1,0 +1,63 @@
+"""Sentences about waiting, with links to what holds the thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django import template
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
+from django.utils.safestring import SafeString
+
+from apps.engine.waiting import Kind, Part, Reason, Thing
+
+register = template.Library()
+
+
+@register.simple_tag(takes_context=True)
+def why_clause(context: Any, reason: Reason | None) -> SafeString | str:
+    """What goes on after a node's name: "waits for <a>extract</a>"; "" for None."""
+    return "" if reason is None else _linked(context, reason.parts)
+
+
+@register.simple_tag(takes_context=True)
+def why_sentence(context: Any, reason: Reason | None) -> SafeString | str:
+    return "" if reason is None else _linked(context, (*reason.subject, " ", *reason.parts, "."))
+
+
+@register.simple_tag(takes_context=True)
+def link_to(context: Any, thing: Thing) -> SafeString | str:
+    return _linked(context, (thing,))
+
+
+def _linked(context: Any, parts: Iterable[Part]) -> SafeString:
+    workspace = context["request"].workspace.name
+    return format_html_join("", "{}", ((_part(part, workspace),) for part in parts))
+
+
+def _part(part: Part, workspace: str) -> SafeString | str:
+    if isinstance(part, str):
+        return part
+    url = url_of(part, workspace)
+    if url is None:
+        return part.name
+    # Away: a click on it does not choose the row that it stands in.
+    return format_html('<a class="oc-link" href="{}" data-oc-away>{}</a>', url, part.name)
+
+
+def url_of(thing: Thing, workspace: str) -> str | None:
+    """The page about it; None where there is none."""
+    match thing.kind:
+        case Kind.RUN:
+            return reverse("runs:run", args=[workspace, thing.id])
+        case Kind.NODE:
+            run = reverse("runs:run", args=[workspace, thing.run])
+            return f"{run}?{urlencode({'node': thing.name})}"
+        case Kind.QUEUE:
+            return reverse("workspaces:line", args=[workspace, thing.id])
+        case Kind.WORKER | Kind.HOLD:
+            return reverse("workspaces:queues", args=[workspace])
+        case Kind.PERSON:
+            return None
