@@ -25,6 +25,8 @@ from tests.bench.children import JOB, PATIENCE_SECONDS, Late
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 READY_SECONDS = 90.0
+#: A server closes a connection on which nothing was asked for some seconds.
+_KEPT_SECONDS = 2.0
 
 
 class Client:
@@ -34,6 +36,7 @@ class Client:
         self._connection = http.client.HTTPConnection(
             address.removeprefix("http://"), timeout=PATIENCE_SECONDS
         )
+        self._asked = 0.0
         self._headers = {"Content-Type": "application/json"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
@@ -41,6 +44,9 @@ class Client:
     def send(self, method: str, place: str, body: Any = None) -> Any:
         """The answer's JSON. Raises Late with the server's words if it is a refusal."""
         content = None if body is None else json.dumps(body)
+        if time.monotonic() - self._asked > _KEPT_SECONDS:
+            self._connection.close()  # and opened anew by the request
+        self._asked = time.monotonic()
         self._connection.request(method, place, content, self._headers)
         answer = self._connection.getresponse()
         said = answer.read()
@@ -73,7 +79,7 @@ class Installation:
         began = time.monotonic()
         with log.open("wb") as output:
             self._process = tethered(
-                [sys.executable, "manage.py", "up", "--port", "0"],
+                [sys.executable, str(ROOT / "manage.py"), "up", "--port", "0"],
                 SIGINT,
                 output=output,
                 env=self.environment(),
