@@ -13,9 +13,11 @@ import pytest
 from django.db import connection, transaction
 
 from apps.engine.states import NodeState, RunState
-from apps.runs.models import NodeRun
+from apps.runs.models import NodeRun, RunEvent
 from apps.runs.services.hot_path import Claim, Outcome, claim, finish, renew
+from apps.runs.services.pause import pause_run
 from apps.workspaces.models import ResourceQueue
+from apps.workspaces.services import create_queue
 from tests.factories import by_hand, chain, published, workspace
 
 SUCCEEDED = Outcome(NodeState.SUCCEEDED, exit_code=0)
@@ -57,6 +59,56 @@ def test_chain_goes_from_node_to_node_in_one_call_each():
     assert (run.state, run.succeeded, run.active, run.open) == (RunState.SUCCEEDED, 3, 0, 0)
     assert done.run_ended is True
     assert used() == 0
+
+
+def test_hop_of_a_chain_leaves_the_same_history_as_every_other_start():
+    run = by_hand(chain(2))
+
+    done = end(take())
+
+    first, second = run.nodes.order_by("pk")
+    assert (done.next.key, dict(done.bells), states(run)) == ("n001", {}, "succeeded running")
+    events = RunEvent.objects.filter(run=run, node_run=second).order_by("pk")
+    assert list(events.values_list("old", "new", "attempt")) == [
+        ("pending", "queued", 0),
+        ("queued", "running", 1),
+    ]
+    assert first.ended_at <= second.queued_at <= second.started_at < second.lease_until
+    assert (second.worker, second.need, second.attempts.get().state) == (ME, 0, "running")
+    run.refresh_from_db()
+    assert (run.active, run.open, run.succeeded, used()) == (1, 1, 1, 250)
+
+
+@pytest.mark.parametrize("why", ["held", "paused", "lowered", "in line", "another queue", "larger"])
+def test_successor_goes_straight_on_only_where_it_would_have_been_taken(why):
+    run = by_hand(chain(2, name="mine"))
+    mine = take()
+    queues = ResourceQueue.objects.filter(name="root_queue")
+    match why:
+        case "held":
+            queues.update(held=True)
+        case "paused":
+            pause_run(run, user=None)
+        case "lowered":
+            queues.update(capacity=100)
+        case "in line":
+            NodeRun.objects.filter(pk=by_hand(chain(1, name="other")).nodes.get().pk).update(
+                turn=-1
+            )
+        case "another queue":
+            other = create_queue(workspace(), "o", capacity=250, development=True, production=True)
+            run.nodes.filter(key="n001").update(queue=other)
+        case "larger":
+            run.nodes.filter(key="n001").update(demand=500)
+
+    done = end(mine)
+
+    expected = {"in line": ("n000", "queued"), "larger": ("n001", "running")}
+    key = done.next.key if done.next else None
+    state = run.nodes.get(key="n001").state
+    assert (key, state) == expected.get(why, (None, "pending" if why == "paused" else "queued"))
+    running = NodeRun.objects.filter(state="running", queue=queues.get())
+    assert used() == sum(node.demand for node in running)
 
 
 def test_fan_out_rings_for_what_the_finisher_does_not_take_itself():

@@ -320,6 +320,7 @@ DECLARE
     ready bigint[] := '{}';
     queued bigint[] := '{}';
     taken runs_noderun;
+    direct boolean := false;    -- the successor went straight to running
     ended boolean;
     own_bells integer;
     bells jsonb := '[]';
@@ -362,9 +363,34 @@ BEGIN
         p_take := false;
     END IF;
 
+    -- 3a. The hop of a chain: the only successor lacks nothing else, and nobody stands in line.
+    -- It takes over what this node held, and goes to running by one update, where counting
+    -- down, queueing and taking are three, each with all its indexes.
+    IF p_take AND me.state = 'succeeded' AND cardinality(me.down) = 1
+       AND run.hold = '' AND NOT run.held AND run.parallelism IS NULL THEN
+        UPDATE runs_noderun AS node
+           SET need = 0, turn = 0, queued_at = clock_timestamp(),
+               state = 'running', attempt = attempt + 1, worker = p_worker,
+               claim_request = p_request, lease_until = clock_timestamp() + p_lease,
+               started_at = clock_timestamp(), ended_at = NULL, exit_code = NULL,
+               stop = '', reason = ''
+         WHERE id = me.down[1] AND state = 'pending' AND need = 1
+           AND queue_id = me.queue_id AND demand = me.demand
+           AND NOT EXISTS (SELECT FROM runs_noderun
+                            WHERE state = 'queued' AND queue_id = me.queue_id)
+           AND EXISTS (SELECT FROM workspaces_resourcequeue
+                        WHERE id = me.queue_id AND used <= capacity AND NOT held)
+        RETURNING node.* INTO taken;
+        IF FOUND THEN
+            direct := true;
+            ready := me.down;
+            queued := me.down;
+        END IF;
+    END IF;
+
     -- 3. Count down what waits for it; never look at the rest of the run. In a run that is
     -- being ended nothing becomes ready any more: a rerun counts anew.
-    IF me.state = 'succeeded' AND me.down <> '{}' AND run.hold IN ('', 'paused') THEN
+    IF NOT direct AND me.state = 'succeeded' AND me.down <> '{}' AND run.hold IN ('', 'paused') THEN
         WITH locked AS (
             SELECT id FROM runs_noderun WHERE id = ANY (me.down) ORDER BY id FOR NO KEY UPDATE
         ), counted AS (
@@ -375,8 +401,8 @@ BEGIN
         )
         SELECT coalesce(array_agg(id ORDER BY id), '{}') INTO ready FROM counted WHERE need = 0;
     END IF;
-    IF run.hold <> '' OR run.held THEN
-        NULL;  -- what is ready stays pending
+    IF direct OR run.hold <> '' OR run.held THEN
+        NULL;  -- what is ready runs already, or stays pending
     ELSIF run.parallelism IS NULL THEN
         IF ready <> '{}' THEN
             queued := runyard_enqueue(ready);
@@ -390,13 +416,20 @@ BEGIN
     END IF;
 
     -- 4. Hand the capacity on, or give it back.
-    IF p_take THEN
+    IF direct THEN
+        NULL;
+    ELSIF p_take THEN
         taken := runyard_take(me.queue_id, me.demand, p_worker, p_request, p_lease);
     ELSE
         UPDATE workspaces_resourcequeue SET used = used - me.demand WHERE id = me.queue_id;
     END IF;
 
     -- 5. History.
+    IF direct THEN
+        INSERT INTO runs_runevent (run_id, node_run_id, attempt, old, new, note, at)
+        VALUES (taken.run_id, taken.id, taken.attempt - 1, 'pending', 'queued', '',
+                taken.queued_at);
+    END IF;
     IF taken.id IS NOT NULL THEN
         PERFORM runyard_start(taken);
     END IF;
