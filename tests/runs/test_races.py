@@ -7,10 +7,10 @@ from uuid import uuid4
 
 import pytest
 from django.db import connection
-from django.db.models import F, Sum
+from django.db.models import F
 
 from apps.engine.states import NodeState, RunState
-from apps.runs.models import Attempt, NodeRun
+from apps.runs.models import NodeRun
 from apps.runs.services.hot_path import Claim, Outcome, claim, finish
 from apps.runs.services.stop import stop_run
 from tests.factories import by_hand, published, workspace
@@ -40,32 +40,6 @@ def in_threads(work, count: int) -> None:
     for thread in threads:
         thread.join()
     assert raised == []
-
-
-def test_fifty_claimers_never_take_a_sixth_slot():
-    queue = workspace().queues.get(name="root_queue")
-    queue.capacity = 5 * 250
-    queue.save(update_fields=["capacity"])
-    run = by_hand(published(*[f"n{i:03}" for i in range(120)]))
-    most = 0
-
-    def work(n: int) -> None:
-        nonlocal most
-        for turn in range(60):
-            mine = claim(queue.pk, f"w{n}", uuid4())
-            while mine is not None:
-                running = NodeRun.objects.filter(run=run, state=NodeState.RUNNING)
-                most = max(most, (running.aggregate(n=Sum("demand"))["n"] or 0) // 250)
-                take = turn % 3 > 0
-                mine = finish(mine, SUCCEEDED, worker=f"w{n}", request=uuid4(), take=take).next
-
-    in_threads(work, 20)
-
-    run.refresh_from_db()
-    queue.refresh_from_db()
-    assert most <= 5
-    assert (run.state, queue.used) == (RunState.SUCCEEDED, 0)
-    assert Attempt.objects.filter(node_run__run=run).count() == 120
 
 
 def test_stop_amid_finishes_ends_the_run_and_the_queue_goes_on():

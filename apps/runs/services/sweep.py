@@ -21,6 +21,7 @@ from apps.engine.states import AttemptState, By, Hold, NodeState, Strategy
 from apps.runs.doorbell import ring
 from apps.runs.models import Attempt, NodeRun, Pulse, Run
 from apps.runs.services.advance import HAS_FAILED, IS_LATE, advance, recount
+from apps.runs.services.aging import age
 from apps.runs.services.holding import mend_held, settle
 from apps.runs.services.moves import admit, close, move
 from apps.runs.services.scope import lock_nodes
@@ -53,6 +54,8 @@ def tick() -> None:
         for run_id in mend_held():
             with _alone(f"settling the hold of run {run_id}"):
                 settle(run_id)
+    with _alone("aging"):
+        age()
     with _alone("recounting"):
         recount_idle_runs()
         recount_queues()

@@ -51,7 +51,8 @@ END $$;
 -- Give pending nodes that lack nothing their place in line. Returns their ids.
 --
 -- A flow's nodes stand one turn apart, and a newcomer stands with the head of the line: so
--- flows take turns, whoever came first. Turns are compared within one queue and level.
+-- flows take turns, whoever came first. Turns are compared within one queue and level; the
+-- level is the priority again, however far waiting had raised it before.
 CREATE FUNCTION runyard_enqueue(p_ids bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -60,9 +61,9 @@ DECLARE
 BEGIN
     IF cardinality(p_ids) = 1 THEN
         -- The common case, the hop of a chain, without the batch's plan.
-        SELECT queue_id, level, flow INTO one FROM runs_noderun WHERE id = p_ids[1];
+        SELECT queue_id, priority AS level, flow INTO one FROM runs_noderun WHERE id = p_ids[1];
         UPDATE runs_noderun
-           SET state = 'queued', queued_at = clock_timestamp(), reason = '',
+           SET state = 'queued', queued_at = clock_timestamp(), reason = '', level = one.level,
                turn = runyard_turn(one.queue_id, one.level, one.flow)
          WHERE id = p_ids[1] AND state = 'pending' AND need = 0
         RETURNING id, run_id, runs_noderun.attempt INTO one;
@@ -74,8 +75,8 @@ BEGIN
         RETURN p_ids;
     END IF;
     WITH batch AS (
-        SELECT id, run_id, attempt, queue_id, level, flow,
-               row_number() OVER (PARTITION BY queue_id, level, flow ORDER BY id) - 1 AS place
+        SELECT id, run_id, attempt, queue_id, priority AS level, flow,
+               row_number() OVER (PARTITION BY queue_id, priority, flow ORDER BY id) - 1 AS place
           FROM runs_noderun
          WHERE id = ANY (p_ids) AND state = 'pending' AND need = 0
     ), first AS MATERIALIZED (
@@ -84,7 +85,7 @@ BEGIN
     ), moved AS (
         UPDATE runs_noderun AS node
            SET state = 'queued', queued_at = clock_timestamp(), turn = first.turn + batch.place,
-               reason = ''
+               level = batch.level, reason = ''
           FROM batch JOIN first USING (queue_id, level, flow)
          WHERE node.id = batch.id
         RETURNING node.id, node.run_id, node.attempt
