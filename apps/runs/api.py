@@ -20,17 +20,16 @@ from apps.core.api.problems import problem
 from apps.core.http import download
 from apps.engine.roles import Permission
 from apps.engine.states import AttemptState, Hold, NodeState, RunState, Strategy, Trigger
-from apps.nodes.api import StartedSerializer, stored_bytes
+from apps.nodes.api import ParametersField, StartedSerializer, stored_bytes
 from apps.runs.log_lines import MOST_LINES, check_wanted, lines_from, search
 from apps.runs.logs import AttemptLog, log_of
 from apps.runs.models import Attempt, NodeRun, Output, Run, RunEvent
 from apps.runs.rights import needed_to_operate
+from apps.runs.services.anew import Change, Part, newer_jobs, newer_version, plan_anew, rerun_anew
 from apps.runs.services.pause import pause_run, resume_run
 from apps.runs.services.rerun import (
     failed_scope,
-    rerun,
     rerun_failed,
-    rerun_failed_anew,
     rerun_nodes,
     rerun_plan,
     rerun_scope,
@@ -187,16 +186,25 @@ class NodeRunQuery(Strict):
     state = serializers.ChoiceField(choices=[each.value for each in NodeState], required=False)
 
 
-class RerunSerializer(Strict):
+class RerunQuery(Strict):
     scope = serializers.ChoiceField(
-        choices=["all", "failed_anew", "failed", "node", "downstream"],
-        help_text="As a new run for the same cycle, with the newest published job versions: all: "
-        "everything; failed_anew: what has not succeeded, the rest is kept. In this run, with its "
-        "versions: failed: what has not succeeded; node: one node alone; downstream: one node and "
-        "all below it.",
+        choices=["all", "failed", "node", "downstream", "failed_anew"],
+        default="all",
+        help_text="all: everything; failed: what has not succeeded; node: one node alone; "
+        "downstream: one node and all below it; failed_anew: failed, as a new run.",
     )
     node = serializers.CharField(
         required=False, help_text="Name of the node, with the scopes node and downstream."
+    )
+    version = serializers.IntegerField(
+        **_BIG,
+        help_text="Number of a version of the workflow, or of the job of a run of its own; "
+        "without it the run's own, of a job the newest.",
+    )
+    job_versions = serializers.ChoiceField(
+        choices=["newest", "used"],
+        required=False,
+        help_text="Those published by now (the default), or those that the run used.",
     )
 
     def validate(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -210,12 +218,21 @@ class RerunSerializer(Strict):
         return data
 
 
-class RerunQuery(RerunSerializer):
+class RerunSerializer(RerunQuery):
     scope = serializers.ChoiceField(
-        choices=["all", "failed_anew", "failed", "node", "downstream"],
-        default="all",
-        help_text="As for the rerun itself.",
+        choices=["all", "failed", "node", "downstream", "failed_anew"],
+        help_text="all: everything; failed: what has not succeeded; node: one node alone; "
+        "downstream: one node and all below it; failed_anew: failed, as a new run. All but all "
+        "and failed_anew go on in this run, unless a version, job_versions or parameters are "
+        "given: then it is a new run, for the same cycle, that keeps what has succeeded.",
     )
+    parameters = ParametersField(required=False, help_text="In the place of the run's own.")
+
+
+class NewerSerializer(serializers.Serializer):
+    job = serializers.CharField(source="job.path")
+    used = serializers.IntegerField(help_text="Version that the run used.")
+    newest = serializers.IntegerField(help_text="Version published since.")
 
 
 class RerunPlanSerializer(serializers.Serializer):
@@ -223,10 +240,26 @@ class RerunPlanSerializer(serializers.Serializer):
 
     new_run = serializers.BooleanField(help_text="False: it would be in this run.")
     again = serializers.ListField(child=serializers.CharField(), help_text="What would run.")
-    kept = serializers.ListField(child=serializers.CharField(), help_text="What would not.")
+    kept = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="What would not; of a new run: what has succeeded and would be taken over.",
+    )
+    left_out = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Of a new run: what would neither run nor has succeeded.",
+    )
     passed_over = serializers.ListField(
         child=serializers.CharField(),
         help_text="Upstreams that have not succeeded and would not be waited for.",
+    )
+    gone = serializers.ListField(
+        child=serializers.CharField(), help_text="Nodes that the chosen version does not have."
+    )
+    newer_version = serializers.IntegerField(
+        allow_null=True, help_text="Version of the workflow published since; null: none."
+    )
+    newer_jobs = NewerSerializer(
+        many=True, help_text="Jobs of what would run that were published since."
     )
 
 
@@ -524,20 +557,40 @@ class RunRerunEndpoint(RunEndpoints):
         permission=Permission.VIEW,
         query=RerunQuery,
         answers={200: RerunPlanSerializer},
-        shows={"new_run": False, "again": ["clean"], "kept": ["load"], "passed_over": []},
+        shows={
+            "new_run": False,
+            "again": ["clean"],
+            "kept": ["load"],
+            "left_out": [],
+            "passed_over": [],
+            "gone": [],
+            "newer_version": 3,
+            "newer_jobs": [{"job": "etl/clean_flights", "used": 1, "newest": 2}],
+        },
     )
     def get(self, request: Request, workspace: str, run: int) -> Response:
         """What running it again would do as it stands now; changes nothing. Refused as the rerun
-        itself would be."""
+        itself would be. Says of which jobs, and whether of the workflow, a newer version is
+        published than the run used."""
         row = self.run(run)
         query = self.query()
-        if query["scope"] == "all":
-            names = list(row.nodes.order_by("pk").values_list("key", flat=True))
-            return Response({"new_run": True, "again": names, "kept": [], "passed_over": []})
-        plan = rerun_plan(row, self.scope_of(row, query))
-        fates = {"again": plan.again, "kept": plan.kept, "passed_over": plan.passed_over}
-        told = {fate: [node.key for node in nodes] for fate, nodes in fates.items()}
-        return Response({"new_run": query["scope"] == "failed_anew", **told})
+        told: dict[str, Any]
+        if is_anew(query):
+            plan = plan_anew(row, part_of_run(query), change_of(query))
+            told = {"new_run": True, **vars(plan), "kept": list(plan.kept)}
+            told["newer_jobs"] = plan.newer
+        else:
+            within = rerun_plan(row, self.scope_of(row, query))
+            fates = {
+                "again": within.again,
+                "kept": within.kept,
+                "passed_over": within.passed_over,
+            }
+            told = {fate: [node.key for node in nodes] for fate, nodes in fates.items()}
+            newer = newer_jobs(row, told["again"])
+            told |= {"new_run": False, "left_out": [], "gone": [], "newer_jobs": newer}
+        told["newer_version"] = newer_version(row)
+        return Response(RerunPlanSerializer(told).data)
 
     @operation(
         "rerun_run",
@@ -556,10 +609,8 @@ class RunRerunEndpoint(RunEndpoints):
         row = self.run(run)
         self.may_operate(row)
         data = self.body()
-        if data["scope"] == "all":
-            row = rerun(row, user=request.user)
-        elif data["scope"] == "failed_anew":
-            row = rerun_failed_anew(row, user=request.user)
+        if is_anew(data):
+            row = rerun_anew(row, part_of_run(data), change_of(data), user=request.user)
         elif data["scope"] == "failed":
             rerun_failed(row, user=request.user)
         else:
@@ -568,9 +619,27 @@ class RunRerunEndpoint(RunEndpoints):
 
     def scope_of(self, run: Run, data: dict[str, Any]) -> list[str]:
         """The nodes that a rerun in place is about."""
-        if data["scope"] in ("failed", "failed_anew"):
+        if data["scope"] == "failed":
             return failed_scope(run)
         return rerun_scope(run, data["node"], downstream=data["scope"] == "downstream")
+
+
+def is_anew(data: dict[str, Any]) -> bool:
+    """Whether a rerun as asked for is a new run: a run keeps its versions and parameters."""
+    changed = data.keys() & {"version", "job_versions", "parameters"}
+    return data["scope"] in ("all", "failed_anew") or bool(changed)
+
+
+def part_of_run(data: dict[str, Any]) -> Part:
+    return Part(data["scope"].removesuffix("_anew"), data.get("node", ""))
+
+
+def change_of(data: dict[str, Any]) -> Change:
+    return Change(
+        version=data.get("version"),
+        newest_jobs=data.get("job_versions") != "used",
+        parameters=data.get("parameters"),
+    )
 
 
 # --- nodes and attempts ---------------------------------------------------------------------

@@ -9,9 +9,9 @@ urlpatterns = [
     path("w/<str:workspace>/runs/<int:pk>/pause/", views.pause, name="pause"),
     path("w/<str:workspace>/runs/<int:pk>/resume/", views.resume, name="resume"),
     path("w/<str:workspace>/runs/<int:pk>/stop/", views.stop, name="stop"),
-    path("w/<str:workspace>/runs/<int:pk>/rerun/", views.rerun_all, name="rerun"),
+    path("w/<str:workspace>/runs/<int:pk>/rerun/", views.rerun, name="rerun"),
     path("w/<str:workspace>/runs/<int:pk>/rerun-failed/", views.rerun_rest, name="rerun-failed"),
-    path("w/<str:workspace>/runs/<int:pk>/rerun-anew/", views.rerun_anew, name="rerun-anew"),
+    path("w/<str:workspace>/runs/<int:pk>/rerun-anew/", views.rerun_failed_anew, name="rerun-anew"),
     path("w/<str:workspace>/runs/<int:pk>/nodes/<int:node>/", views.node, name="node"),
     path("w/<str:workspace>/runs/<int:pk>/nodes/<int:node>/stop/", views.stop_one, name="stop-one"),
     path(

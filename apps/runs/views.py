@@ -38,23 +38,16 @@ from apps.engine.states import ENDED, RUN_ENDED, Hold, NodeState, RunState, Trig
 from apps.nodes.kinds.registry import kinds
 from apps.nodes.models import Job
 from apps.nodes.services.files import open_blob
-from apps.runs.forms import RerunForm, SuccessForm
+from apps.runs.forms import AnewForm, RerunForm, SuccessForm
 from apps.runs.log_lines import check_wanted, lines_from, search
 from apps.runs.log_text import opening, text_from
 from apps.runs.logs import AttemptLog, log_of
 from apps.runs.models import Attempt, NodeRun, Output, Run
 from apps.runs.output_pages import TYPES, OutputPart, parts_of
 from apps.runs.rights import needed_to_operate
+from apps.runs.services.anew import FAILED, newer_jobs, newer_version, plan_anew, rerun_anew
 from apps.runs.services.pause import pause_run, resume_run
-from apps.runs.services.rerun import (
-    newer_jobs,
-    rerun,
-    rerun_failed,
-    rerun_failed_anew,
-    rerun_nodes,
-    rerun_plan,
-    rerun_scope,
-)
+from apps.runs.services.rerun import rerun_failed, rerun_nodes, rerun_plan, rerun_scope
 from apps.runs.services.stop import stop_node, stop_run
 from apps.runs.services.success import set_success
 from apps.runs.shown import ended_how, forced_by, mark_of, run_shown, stopped_by
@@ -326,49 +319,107 @@ def rerun_one(request: Request, workspace: str, pk: int, node: int) -> HttpRespo
         else:
             messages.success(request, f"Runs again: {', '.join(names)}.")
             return go(request, _at(row, workspace))
-    plans = _plans(row) if row.run.state in RUN_ENDED else []
+    plans, refused = _plans(row)
     context = {
         "form": form,
         "node": row,
         "plans": plans,
+        "refused": refused,
         # Where nothing is below the node, both choices mean the same.
-        "has_below": bool(plans) and plans[0][1] != plans[1][1],
+        "has_below": len(plans) > 1 and plans[0][1] != plans[1][1],
+        "newer": newer_jobs(row.run, [row.key]) if row.run.state in RUN_ENDED else [],
+        "newer_version": newer_version(row.run),
         "heading": f"Rerun {row.key}",
         "nav": "runs",
     }
     return fragment(request, "runs/_rerun.html", context)
 
 
-def _plans(node: NodeRun) -> list[tuple[str, dict[str, list[tuple[str, str]]]]]:
-    """What each choice of the rerun dialog would do: (mark, name) of the nodes of each fate."""
-    plans = []
+def _plans(node: NodeRun) -> tuple[list[tuple[str, dict[str, list[tuple[str, str]]]]], str]:
+    """What each choice of the rerun dialog would do: (mark, name) of the nodes of each fate.
+
+    Second: why a choice cannot be; "" where all can.
+    """
+    plans, refused, over = [], "", node.run.state in RUN_ENDED
     for choice in ("node", "downstream"):
         scope = rerun_scope(node.run, node.key, downstream=choice == "downstream")
-        plan = rerun_plan(node.run, scope)
+        try:
+            plan = rerun_plan(node.run, scope)
+        except Conflict as error:
+            refused = str(error)
+            continue
         fates = {"again": plan.again, "kept": plan.kept, "passed_over": plan.passed_over}
         shown = {
-            fate: [(mark_of(each, over=True), each.key) for each in nodes]
+            fate: [(mark_of(each, over=over), each.key) for each in nodes]
             for fate, nodes in fates.items()
         }
         plans.append((choice, shown))
-    return plans
+    return plans, refused
 
 
-@require_POST
-def rerun_all(request: Request, workspace: str, pk: int) -> HttpResponse:
+@require_http_methods(["GET", "POST"])
+def rerun(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """The dialog that runs a run again as a new one; each change of it asks for the plan anew.
+
+    `?node=` makes a node the one that the choices are about.
+    """
     row = _run(request, pk)
     require(request, needed_to_operate(row))
-    again = rerun(row, user=request.user)
-    messages.success(request, f"Run {again.pk} runs everything of run {pk} again.")
-    return go(request, reverse("runs:run", args=[workspace, again.pk]))
+    node = request.GET.get("node", "")
+    sent = request.POST if request.method == "POST" else request.GET
+    form = AnewForm(
+        sent if request.method == "POST" or "scope" in sent else None, run=row, node=node
+    )
+    plan = None
+    if not form.is_bound or form.is_valid():
+        try:
+            if request.method == "POST":
+                again = rerun_anew(row, form.part, form.change, user=request.user)
+                messages.success(request, f"Run {again.pk} is a rerun of run {pk}.")
+                return go(request, reverse("runs:run", args=[workspace, again.pk]))
+            plan = plan_anew(row, form.part, form.change)
+        except Invalid as error:
+            form.add_faults(error)
+        except Conflict as error:
+            if not form.is_bound:
+                raise
+            form.add_error(None, str(error))
+    marks = {
+        each.key: mark_of(each, over=True) for each in row.nodes.only("key", "state", "forced")
+    }
+    names: dict[str, list[str]] = (
+        {}
+        if plan is None
+        else {
+            "Runs again": plan.again,
+            "Kept": list(plan.kept),
+            "Left out": plan.left_out,
+            "Not waited for": plan.passed_over,
+            "Not in this version": plan.gone,
+        }
+    )
+    context = {
+        "form": form,
+        "run": row,
+        "plan": plan,
+        "fates": [
+            (fate, [(marks.get(key, "pending"), key) for key in keys])
+            for fate, keys in names.items()
+            if keys or fate in ("Runs again", "Kept")
+        ],
+        "newer_version": newer_version(row),
+        "heading": f"Rerun run {pk}",
+        "nav": "runs",
+    }
+    return fragment(request, "runs/_anew.html", context)
 
 
 @require_POST
-def rerun_anew(request: Request, workspace: str, pk: int) -> HttpResponse:
+def rerun_failed_anew(request: Request, workspace: str, pk: int) -> HttpResponse:
     """What has not succeeded, with the newest job versions, as a new run that keeps the rest."""
     row = _run(request, pk)
     require(request, needed_to_operate(row))
-    again = rerun_failed_anew(row, user=request.user)
+    again = rerun_anew(row, FAILED, user=request.user)
     messages.success(request, f"Run {again.pk} keeps what succeeded in run {pk} and runs the rest.")
     return go(request, reverse("runs:run", args=[workspace, again.pk]))
 

@@ -9,6 +9,7 @@ import pytest
 from apps.engine.roles import Role
 from apps.engine.states import AttemptState, NodeState
 from apps.nodes.services.files import store
+from apps.nodes.services.jobs import publish_job, save_draft
 from apps.runs.models import Attempt, Output, Run, RunEvent
 from apps.runs.services.hot_path import Outcome
 from apps.workspaces.models import TokenScope
@@ -303,6 +304,7 @@ def over() -> Run:
     [
         ("", (True, ["a", "alone", "b", "c"], [], [])),
         ("scope=all", (True, ["a", "alone", "b", "c"], [], [])),
+        ("scope=failed&version=1", (True, ["a", "b", "c"], ["alone"], [])),
         ("scope=failed", (False, ["a", "b", "c"], ["alone"], [])),
         ("scope=node&node=b", (False, ["b"], ["a", "alone", "c"], ["a"])),
         ("scope=downstream&node=b", (False, ["b", "c"], ["a", "alone"], ["a"])),
@@ -318,7 +320,8 @@ def test_preview_of_a_rerun_changes_nothing(query, plan):
 
     run.refresh_from_db()
     names = ("new_run", "again", "kept", "passed_over")
-    assert (shown.status_code, shown.json()) == (200, dict(zip(names, plan, strict=True)))
+    nothing = {"left_out": [], "gone": [], "newer_version": None, "newer_jobs": []}
+    assert (shown.status_code, shown.json()) == (200, dict(zip(names, plan, strict=True)) | nothing)
     assert (Run.objects.count(), run.revision) == (1, revision)
 
 
@@ -340,6 +343,47 @@ def test_node_runs_again_in_place(scope, states):
     ran(run.nodes.get(key="b"))
     after = {"node": "pending", "downstream": "queued"}
     assert run.nodes.get(key="c").state == after[scope]
+
+
+def test_rerun_with_parameters_is_a_new_run_that_keeps_what_has_succeeded():
+    run = over()
+    caller = program(Role.DATA_ENGINEERING, TokenScope.RUN)
+    body = {"scope": "node", "node": "b", "parameters": {"since": "2026-11-09"}}
+
+    [again] = caller.post(f"runs/{run.pk}/rerun", body).json()["runs"]
+
+    new = Run.objects.get(pk=again)
+    assert (new.rerun_of, new.cycle, new.parameters) == (run, run.cycle, body["parameters"])
+    assert dict(new.nodes.values_list("key", "state")) == {
+        "a": "pending",
+        "alone": "succeeded",
+        "b": "queued",
+        "c": "pending",
+    }
+    assert new.nodes.get(key="alone").kept_from == run.nodes.get(key="alone")
+    ran(new.nodes.get(key="b"))
+    new.refresh_from_db()
+    # Like one node alone in place: what failed or was left out before stays so.
+    assert (new.state, new.nodes.get(key="c").state) == ("failed", "pending")
+
+
+def test_rerun_with_the_job_versions_that_the_run_used():
+    run = over()
+    used = run.nodes.get(key="a").job_version
+    save_draft(used.job, {"content": "echo new"}, revision=used.job.revision)
+    fixed = publish_job(used.job, remarks="", user=None)
+    caller = program()
+    place = f"runs/{run.pk}/rerun"
+
+    told = caller.get(f"{place}?scope=failed").json()
+    assert told["newer_jobs"] == [{"job": used.job.path, "used": 1, "newest": 2}]
+    [same] = caller.post(place, {"scope": "failed", "job_versions": "used"}).json()["runs"]
+    [new] = caller.post(place, {"scope": "failed", "job_versions": "newest"}).json()["runs"]
+
+    assert Run.objects.get(pk=same).nodes.get(key="a").job_version == used
+    assert Run.objects.get(pk=new).nodes.get(key="a").job_version == fixed
+    gone = caller.post(place, {"scope": "all", "version": 9})
+    assert (gone.status_code, "has no version 9" in gone.content.decode()) == (422, True)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -8,22 +8,18 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from apps.core.errors import Conflict
+from apps.core.errors import Conflict, Invalid
 from apps.engine.retry import LOSSES_ALLOWED
 from apps.engine.states import By, Hold, IllegalMove, NodeState, RunState, Trigger
 from apps.nodes.services.jobs import publish_job, save_draft
 from apps.runs.models import Attempt, NodeRun, Pulse, Run
 from apps.runs.services.advance import advance, cut_off
+from apps.runs.services.anew import FAILED as WHAT_FAILED
+from apps.runs.services.anew import Change, Part, newer_jobs, plan_anew, rerun_anew
 from apps.runs.services.hot_path import Outcome, asked_to_stop, claim, finish
 from apps.runs.services.launch import launch
 from apps.runs.services.moves import move
-from apps.runs.services.rerun import (
-    newer_jobs,
-    rerun,
-    rerun_failed,
-    rerun_failed_anew,
-    rerun_nodes,
-)
+from apps.runs.services.rerun import rerun_failed, rerun_nodes
 from apps.runs.services.stop import stop_node, stop_run
 from apps.runs.services.success import set_success
 from apps.runs.services.sweep import hand_back, pulse_is_old, tick
@@ -254,7 +250,7 @@ def test_nothing_is_set_to_success_while_its_run_is_being_stopped():
 def test_kept_node_that_runs_again_stands_for_itself():
     run = by_hand(chain(2))
     end(end(take()).next, FAILED)
-    again = rerun_failed_anew(run, user=None)
+    again = rerun_anew(run, WHAT_FAILED, user=None)
     end(take())
 
     rerun_nodes(again, ["n000"], user=None)
@@ -266,7 +262,7 @@ def test_whole_rerun_is_a_new_run_of_the_same_cycle():
     run = by_hand(chain(1))
     end(take())
 
-    again = rerun(run, user=None)
+    again = rerun_anew(run, user=None)
 
     assert (again.rerun_of, again.cycle, states(again)) == (run, run.cycle, "queued")
 
@@ -417,7 +413,7 @@ def test_failed_part_runs_anew_with_the_newest_versions_and_keeps_the_rest():
     fixed = publish_job(used, remarks="", user=None)
 
     assert [(each.job, each.used, each.newest) for each in newer_jobs(run)] == [(used, 1, 2)]
-    again = rerun_failed_anew(run, user=None)
+    again = rerun_anew(run, WHAT_FAILED, user=None)
 
     nodes = list(again.nodes.order_by("pk").values_list("key", "state", "need", "job_version"))
     first = run.nodes.get(key="a")
@@ -449,7 +445,7 @@ def test_rerun_of_a_jobs_own_run_takes_what_was_published_since():
     save_draft(used, {"content": "true"}, revision=used.revision, queue=used.queue)
     fixed = publish_job(used, remarks="", user=None)
 
-    again = rerun(run, user=None)
+    again = rerun_anew(run, user=None)
 
     assert again.nodes.get().job_version == fixed
 
@@ -553,4 +549,31 @@ def test_rerun_goes_to_the_queue_that_was_chosen_for_the_run():
     run = by_hand(published("a"), queue=other)
     stop_run(run, user=None)
 
-    assert rerun(run, user=None).nodes.get().queue == other
+    assert rerun_anew(run, user=None).nodes.get().queue == other
+
+
+def test_new_run_with_a_newer_version_runs_what_is_new_there_and_drops_what_is_gone():
+    #   v1: a ─→ b, gone      v2: a ─→ b ─→ new; b runs another job
+    first = published("a", "b", "gone", edges=[("a", "b")])
+    run = by_hand(first)
+    end(end(end(take()).next).next)
+    flow, other = first.workflow, job("other")
+    graph = {
+        **first.graph,
+        "nodes": [
+            {**node, "name": name, "job": other.pk if name == "b" else node["job"]}
+            for node, name in zip(first.graph["nodes"], ["a", "b", "new"], strict=True)
+        ],
+        "edges": [["a", "b"], ["b", "new"]],
+    }
+    flow.versions.create(number=2, graph=graph, digest="2")
+
+    plan = plan_anew(run, WHAT_FAILED, Change(version=2))
+
+    assert (plan.again, list(plan.kept), plan.gone) == (["b", "new"], ["a"], ["gone"])
+    again = rerun_anew(run, WHAT_FAILED, Change(version=2), user=None)
+    assert states(again) == "succeeded queued pending"
+    with pytest.raises(Conflict, match="every node of run"):
+        rerun_anew(run, WHAT_FAILED, user=None)
+    with pytest.raises(Invalid, match="has no node 'gone'"):
+        rerun_anew(run, Part("node", "gone"), Change(version=2), user=None)

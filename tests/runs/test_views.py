@@ -25,6 +25,8 @@ from apps.runs.services.hot_path import Claim, Outcome, claim, finish
 from apps.runs.services.sweep import expire_leases
 from apps.runs.services.workers import show_life
 from apps.runs.shown import Past, bars_of, last_runs, run_shown, shares_of
+from apps.workflows.services.drafting import NodeSettings, add_node
+from apps.workflows.services.publishing import publish
 from tests.factories import by_hand, published, workspace
 from tests.html import errors, requests, rows
 from tests.people import member, user
@@ -323,7 +325,7 @@ def test_stop_and_rerun_by_button():
     assert (again.headers["Location"], run.state) == (f"{RUNS}{run.pk}/", RunState.RUNNING)
 
     client.post(f"{RUNS}{run.pk}/stop/")
-    whole = client.post(f"{RUNS}{run.pk}/rerun/")
+    whole = client.post(f"{RUNS}{run.pk}/rerun/", {"scope": "all"})
     new = Run.objects.latest("pk")
     assert (whole.headers["Location"], new.rerun_of) == (f"{RUNS}{new.pk}/", run)
 
@@ -397,7 +399,10 @@ def test_a_running_node_is_not_set_to_success_and_runs_again_only_after_the_run(
     assert (f'href="{here}success/"' in panel, f'href="{here}rerun/"' in panel) == (False, False)
     assert client.post(f"{here}success/", {"reason": "x"}).status_code == 422
     assert client.post(f"{here}rerun/", {"scope": "node"}).status_code == 422
-    assert "The run is not over." in client.get(f"{here}rerun/").content.decode()
+    assert (
+        "Node &#x27;a&#x27; is running; stop it first"
+        in client.get(f"{here}rerun/").content.decode()
+    )
 
     end(mine)
     panel = client.get(here).content.decode()
@@ -462,6 +467,46 @@ def test_rerun_of_a_node_shows_before_what_runs_and_what_is_kept():
     assert (done.status_code, done.headers["Location"]) == (303, f"{RUNS}{run.pk}/?node=b")
     states = dict(run.nodes.values_list("key", "state"))
     assert states == {"a": "failed", "b": "queued", "c": "pending", "d": "succeeded"}
+
+
+@pytest.mark.django_db
+def test_rerun_as_a_new_run_preselects_what_is_newer_and_shows_its_plan():
+    version = published("a", "b", edges=[("a", "b")], name="since", content="false")
+    run = by_hand(version, parameters={"since": "2026-11-01"})
+    end(take())
+    end(take(), FAILED)
+    used = run.nodes.first().job_version.job
+    save_draft(used, {"content": "true"}, revision=used.revision)
+    publish_job(used, remarks="", user=None)
+    flow = version.workflow
+    add_node(
+        flow, NodeSettings(job_path=used.path, name="c", upstream=["b"]), revision=flow.revision
+    )
+    publish(flow, remarks="", user=None)
+    client, url = member(), f"{RUNS}{run.pk}/rerun/"
+
+    html = client.get(url, headers={"HX-Request": "true"}).content.decode()
+    assert 'value="2" selected>v2 (published since)' in html
+    assert 'value="newest" selected' in html
+    assert "since=2026-11-01" in html
+    assert "as <strong>v2</strong> (the run has v1)" in html
+    plan = re.sub(r"<svg.*?</svg>|<[^>]*>", " ", html[html.index("oc-facts") :], flags=re.DOTALL)
+    assert re.findall(r"[A-Z][a-z ]+ \(\d\)", plan) == ["Runs again (2)", "Kept (1)"]
+    asked = client.get(url, {"scope": "all", "version": "1", "job_versions": "used"})
+    assert "Runs again (2)" in asked.content.decode()
+    wrong = client.post(url, {"scope": "failed", "parameters": "nonsense"})
+    assert (wrong.status_code, "is no pair" in wrong.content.decode()) == (422, True)
+
+    answer = client.post(url, {"scope": "failed", "version": "2", "parameters": "since=2026-11-09"})
+
+    again = Run.objects.latest("pk")
+    assert answer.headers["Location"] == f"{RUNS}{again.pk}/"
+    assert (again.version.number, again.parameters) == (2, {"since": "2026-11-09"})
+    assert dict(again.nodes.values_list("key", "state")) == {
+        "a": "succeeded",
+        "b": "queued",
+        "c": "pending",
+    }
 
 
 @pytest.mark.django_db

@@ -7,7 +7,8 @@ import pytest
 from apps.core.canonical import digest
 from apps.core.errors import Conflict, Invalid
 from apps.engine.priority import Priority
-from apps.runs.services.rerun import rerun
+from apps.runs.services.anew import rerun_anew
+from apps.runs.services.stop import stop_run
 from apps.workflows.models import Workflow, WorkflowVersion
 from apps.workflows.services.drafting import (
     NodeSettings,
@@ -82,7 +83,8 @@ def test_priority_of_a_launch_wins_over_that_of_every_node_and_a_rerun_keeps_it(
     version = published("a", priority=Priority.HIGH, node={"priority": Priority.LOW})
 
     run = by_hand(version, priority=Priority.LOWEST)
-    again = rerun(run, user=None)
+    stop_run(run, user=None)
+    again = rerun_anew(run, user=None)
 
     found = [(r.priority, r.nodes.get().priority, r.nodes.get().level) for r in (run, again)]
     assert found == [(0, 0, 0)] * 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -56,14 +56,18 @@ def launch(
     remarks: str = "",
     rerun_of: Run | None = None,
     keep: Mapping[str, NodeRun] | None = None,
+    only: Collection[str] | None = None,
+    versions: Mapping[str, JobVersion] | None = None,
 ) -> list[Run]:
     """Start one run per cycle of a workflow's version, or of a job's alone; under way at once.
 
     `cycles` are the points that the runs stand for (aware, UTC); for a run by hand, now.
     `queue` and `priority` apply to every node; None leaves each as it is set. `by` is None
     where the engine starts it. Nodes named in `keep` do not run: they stand for the node runs
-    given, which have succeeded in an earlier run of the same version. Buttons, REST,
-    scheduler, backfill and the wire doors all come through here.
+    given, which have succeeded in an earlier run. Of the rest, with `only`, just those named
+    run, and wait for each other alone. `versions` are job versions by node, where the newest
+    or the pinned one shall not be taken. Buttons, REST, scheduler, backfill and the wire doors
+    all come through here.
 
     Raises Conflict if the workflow was deleted; Invalid, naming each node, if a job is not
     published, or a queue is missing, not for this trigger's environment, or smaller than what
@@ -76,7 +80,7 @@ def launch(
         owner = Workflow.objects.select_for_update(no_key=True).get(pk=what.workflow_id)
         if owner.deleted_at is not None:
             raise Conflict(f"workflow {owner.name!r} was deleted; its runs can only be read")
-        plan = _plan_of_workflow(what, trigger, queue, priority)
+        plan = _plan_of_workflow(what, trigger, queue, priority, versions or {})
         settings = what.graph["settings"]
         columns = {
             "workflow": owner,
@@ -94,11 +98,8 @@ def launch(
 
     _hold_queues(plan, queue)
     kept = dict(keep or {})
-    roots = [
-        node.key
-        for node in plan.nodes
-        if node.key not in kept and plan.graph.upstream[node.key] <= kept.keys()
-    ]
+    again = {node.key for node in plan.nodes if only is None or node.key in only} - kept.keys()
+    roots = [key for key in again if not plan.graph.upstream[key] & again]
     # Read under the workflow's lock: a hold that is being made waits for it before it looks.
     holds = holds_on_tags(owner.workspace_id, owner.tags) if isinstance(owner, Workflow) else []
     limit = 0 if holds else columns.get("parallelism") or len(roots)
@@ -123,7 +124,7 @@ def launch(
         )
         for cycle in cycles
     )
-    nodes = _node_runs(plan, runs, kept)
+    nodes = _node_runs(plan, runs, kept, again)
     NodeRun.objects.bulk_create(nodes, batch_size=2000)
     RunEvent.objects.bulk_create(
         RunEvent(run=run, new=run.state, user=by, note=f"started: {trigger}") for run in runs
@@ -160,6 +161,7 @@ def _plan_of_workflow(
     trigger: Trigger,
     override: ResourceQueue | None,
     priority: Priority | None,
+    versions: Mapping[str, JobVersion],
 ) -> _Plan:
     graph = whole(version.graph)
     settings = graph["settings"]
@@ -183,6 +185,7 @@ def _plan_of_workflow(
         job_version = None
         if job is not None:
             job_version = pinned.get((job.pk, number)) if number else job.published
+            job_version = versions.get(node["name"], job_version)
         if job_version is None:
             what = f"job {job.path!r}" if job else "its job"
             faults.append(
@@ -267,7 +270,9 @@ def queue_fault(queue: ResourceQueue, trigger: Trigger) -> str:
     return ""
 
 
-def _node_runs(plan: _Plan, runs: Sequence[Run], kept: Mapping[str, NodeRun]) -> list[NodeRun]:
+def _node_runs(
+    plan: _Plan, runs: Sequence[Run], kept: Mapping[str, NodeRun], again: Set[str]
+) -> list[NodeRun]:
     """The rows of every run, their ids in the graph's order: a successor's is the greater."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -290,10 +295,11 @@ def _node_runs(plan: _Plan, runs: Sequence[Run], kept: Mapping[str, NodeRun]) ->
                 queue=node.queue,
                 flow=run.flow,
                 demand=node.demand,
-                need=len(plan.graph.upstream[node.key] - kept.keys()),
-                down=sorted(
-                    pk_of[below] for below in plan.graph.downstream[node.key] - kept.keys()
-                ),
+                outside=node.key not in again,
+                need=len(plan.graph.upstream[node.key] & again) if node.key in again else 1,
+                down=sorted(pk_of[below] for below in plan.graph.downstream[node.key] & again)
+                if node.key in again
+                else [],
                 **node.columns,
             )
             for node in plan.nodes

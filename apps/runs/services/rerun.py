@@ -1,8 +1,8 @@
-"""Doing it again: a whole run anew, or a part of one in place."""
+"""Doing a part of a run again, in place."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -11,100 +11,16 @@ from django.db.models.functions import Now
 
 from apps.core.errors import Conflict, Invalid
 from apps.engine.graph import Graph
-from apps.engine.priority import Priority
 from apps.engine.scope import Scope
-from apps.engine.states import ACTIVE, ENDED, By, Hold, NodeState, RunState, Trigger
-from apps.nodes.models import Job, JobVersion
-from apps.nodes.services.jobs import draft_version
+from apps.engine.states import ACTIVE, ENDED, By, Hold, NodeState, RunState
 from apps.runs.models import NodeRun, Run, RunEvent
 from apps.runs.services.advance import recount
 from apps.runs.services.holding import await_launches
-from apps.runs.services.launch import launch
 from apps.runs.services.moves import admit, move_all, tell
 from apps.runs.services.scope import keep_scope, lock_nodes, scope_of, states_of
 from apps.workflows.models import WorkflowVersion
-from apps.workspaces.models import ResourceQueue, User
+from apps.workspaces.models import User
 from apps.workspaces.selectors import holds_on_tags
-
-
-def rerun(run: Run, *, user: User | None) -> Run:
-    """Run everything again, for the same cycle, as a new run with the newest job versions."""
-    return _anew(run, {}, user)
-
-
-def rerun_failed_anew(run: Run, *, user: User | None) -> Run:
-    """Run what has not succeeded with the newest published job versions, as a new run.
-
-    It takes over what has succeeded, and names the node runs that it kept. A run never
-    changes its versions midway: therefore a new one.
-
-    Raises Conflict if the run is not over, or if nothing is left to run.
-    """
-    run = Run.objects.select_related("version__workflow").get(pk=run.pk)
-    _must_be_over(run)
-    scope = set(failed_scope(run))
-    nodes = run.nodes.select_related("job_version")
-    return _anew(run, {node.key: node for node in nodes if node.key not in scope}, user)
-
-
-@dataclass(frozen=True)
-class Newer:
-    """A job that was published anew since a run took its version."""
-
-    job: Job
-    used: int
-    newest: int
-
-
-def newer_jobs(run: Run) -> list[Newer]:
-    """What a new run of the part that has not succeeded would take newer than this one did."""
-    nodes = (
-        run.nodes.exclude(state=NodeState.SUCCEEDED)
-        .select_related("job_version__job__published")
-        .order_by("pk")
-    )
-    pinned = {
-        node["name"]
-        for node in (run.version.graph["nodes"] if run.version else ())
-        if node["job_version_number"] is not None
-    }
-    found: dict[int, Newer] = {}
-    for node in nodes:
-        job, used = node.job_version.job, node.job_version.number
-        newest = job.published.number if job.published else None
-        if used and newest and newest > used and node.key not in pinned:
-            found[job.pk] = Newer(job, used, newest)
-    return list(found.values())
-
-
-def _anew(run: Run, keep: Mapping[str, NodeRun], user: User | None) -> Run:
-    trigger = Trigger.DEBUG if run.trigger == Trigger.DEBUG else Trigger.MANUAL
-    what: WorkflowVersion | JobVersion
-    queue: ResourceQueue | None
-    if run.version:
-        what, queue = run.version, run.queue
-    else:
-        only = run.nodes.select_related("job_version__job__published", "queue").get()
-        job, queue = only.job_version.job, only.queue
-        if trigger is Trigger.DEBUG:
-            what = draft_version(job, user=user)  # its draft as it is now
-        else:
-            what = job.published or only.job_version
-    [again] = launch(
-        what,
-        cycles=[run.cycle],
-        trigger=trigger,
-        by=user,
-        queue=queue,
-        priority=None if run.priority is None else Priority(run.priority),
-        parameters=run.parameters,
-        remarks=run.remarks,
-        rerun_of=run,
-        keep=keep,
-    )
-    if keep:
-        tell(again.pk, f"keeps {', '.join(sorted(keep))} from run {run.pk}", user=user)
-    return again
 
 
 @transaction.atomic
@@ -227,11 +143,6 @@ def rerun_nodes(run: Run, scope: Collection[str], *, user: User | None) -> list[
     return names
 
 
-def _must_be_over(run: Run) -> None:
-    if run.ended_at is None:
-        raise Conflict(f"run {run.pk} is not over; stop it first, or wait for its end")
-
-
 def reopen(run: Run, *, user: User | None) -> None:
     """Let a run that is over go on, or be held if a tag of its workflow is; one that is not
     over goes on as it does.
@@ -259,8 +170,12 @@ def graph_of(run: Run) -> Graph:
     """The graph that a run was launched with."""
     if run.version is None:
         return Graph(tuple(run.nodes.values_list("key", flat=True)), frozenset())
-    graph = run.version.graph
+    return shape_of(run.version)
+
+
+def shape_of(version: WorkflowVersion) -> Graph:
+    """The nodes and edges of a frozen workflow, of which `publish` has seen that they fit."""
     return Graph(
-        tuple(node["name"] for node in graph["nodes"]),
-        frozenset((up, down) for up, down in graph["edges"]),
+        tuple(node["name"] for node in version.graph["nodes"]),
+        frozenset((up, down) for up, down in version.graph["edges"]),
     )
