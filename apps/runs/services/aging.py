@@ -40,7 +40,7 @@ def _raise_first() -> int:
             """
             WITH first AS (
                 SELECT DISTINCT ON (queue_id, flow, priority)
-                       id, level, queued_at + %(step)s * (level - priority + 1) AS due_at
+                       id, level, queued_at + %(step)s::interval * (level - priority + 1) AS due_at
                   FROM runs_noderun WHERE state = 'queued'
                  ORDER BY queue_id, flow, priority, level DESC, turn, queued_at
             )
@@ -50,7 +50,7 @@ def _raise_first() -> int:
                            WHERE level < %(highest)s AND due_at <= clock_timestamp())
              ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
             """,
-            {"step": STEP, "highest": Priority.HIGHEST},
+            {"step": f"{STEP.total_seconds()} s", "highest": Priority.HIGHEST},
         )
         due = [pk for (pk,) in cursor.fetchall()]
         cursor.execute(
@@ -68,4 +68,4 @@ def _raise_first() -> int:
             """,
             [due],
         )
-        return cursor.rowcount
+        return int(cursor.rowcount)

@@ -187,7 +187,8 @@ BEGIN
 END $$;
 
 
--- Ask a queue for capacity. A queue that is held gives none. The second try waits for whoever is giving some back at this
+-- Ask a queue for capacity; one that is held gives none. The second try waits for whoever is
+-- giving some back at this
 -- moment: a condition that is false in the snapshot would not wait.
 CREATE FUNCTION runyard_ask(p_queue bigint, p_more integer) RETURNS boolean
 LANGUAGE plpgsql AS $$

@@ -8,6 +8,6 @@ HOT_PATH = Path(__file__).resolve().parent.parent / "sql" / "hot_path.sql"
 
 
 class Migration(migrations.Migration):
-    dependencies = [("runs", "0014_hot_path")]
+    dependencies = [("runs", "0015_direct_hop")]
 
     operations = [migrations.RunSQL(HOT_PATH.read_text(), migrations.RunSQL.noop)]
