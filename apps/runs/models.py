@@ -27,6 +27,33 @@ from apps.workflows.models import Workflow, WorkflowVersion
 from apps.workspaces.models import InWorkspaceQuerySet, ResourceQueue, Workspace
 
 
+class Lane(models.Model):
+    """Decides when a run may start: so many of its runs at once, first come, first served.
+
+    The other gate, after it, is a resource queue's: there nodes wait for capacity. A run holds
+    its place from its admission until it is over. Nodes that run again in a run that was over
+    do not wait for a place; while they run, the lane may hold one run more than its limit.
+    """
+
+    workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="lanes", db_index=False)
+    #: Whose it is, unique in the workspace: "workflow 4" for those of its runs that wait for
+    #: each other.
+    owner = models.CharField(max_length=255)
+    #: Runs at once; None: no limit.
+    limit = models.PositiveIntegerField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["workspace", "owner"], name="lane_once"),
+            models.CheckConstraint(
+                condition=Q(limit=None) | Q(limit__gt=0), name="lane_limit_positive"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"lane of {self.owner}"
+
+
 class Run(models.Model):
     """One run of a workflow's version, or of one job without a workflow.
 
@@ -68,6 +95,14 @@ class Run(models.Model):
         choices=[(s.value, s.value) for s in Strategy],
         default=Strategy.CONTINUE,
     )
+    #: Which gate it passes before it starts; None: it starts at once. Without an index of its
+    #: own, which would hold every run there ever was: the line and those in it have theirs.
+    lane = models.ForeignKey(Lane, models.RESTRICT, null=True, related_name="runs", db_index=False)
+    #: In its lane's line, not yet admitted: nothing of it is queued. Not of use for a run that
+    #: is over.
+    waits = models.BooleanField(default=False)
+    #: Names of the hooks that are told when it has ended (services/endings.py).
+    on_end = ArrayField(models.CharField(max_length=64), default=list)
     #: Nodes at once; None: no limit.
     parallelism = models.PositiveSmallIntegerField(null=True)
     timeout_seconds = models.PositiveIntegerField(null=True)
@@ -123,6 +158,10 @@ class Run(models.Model):
                 condition=Q(parallelism=None) | Q(parallelism__gt=0),
                 name="run_parallelism_positive",
             ),
+            models.CheckConstraint(
+                condition=Q(waits=False) | Q(lane__isnull=False, ended_at=None),
+                name="run_waits_in_a_lane",
+            ),
         ]
         indexes = [
             # The lists, newest first: of a workspace, of a workflow, of a job.
@@ -137,6 +176,19 @@ class Run(models.Model):
                 fields=["id"],
                 name="run_not_over",
                 condition=Q(state__in=["pending", "running"]),
+            ),
+            # Overlap and holds: what of a workflow is not over?
+            models.Index(
+                fields=["workflow"],
+                name="run_of_workflow_not_over",
+                condition=Q(workflow__isnull=False, state__in=["pending", "running"]),
+            ),
+            # A lane: who is next in line, and how many hold a place?
+            models.Index(fields=["lane", "id"], name="run_line", condition=Q(waits=True)),
+            models.Index(
+                fields=["lane"],
+                name="run_in_lane",
+                condition=Q(lane__isnull=False, state__in=["pending", "running"], waits=False),
             ),
             # Retention: what has been over for long?
             models.Index(
@@ -370,6 +422,31 @@ class RunEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.old} → {self.new}"
+
+
+class RunEnd(models.Model):
+    """An end that somebody has yet to be told of; written in the transaction of that end.
+
+    Only for runs that name a hook in `on_end`; gone once the hook has returned.
+    """
+
+    # No constraint, as for events; it leaves with its run.
+    run = models.ForeignKey(
+        Run, models.CASCADE, related_name="+", db_constraint=False, db_index=True
+    )
+    hook = models.CharField(max_length=64)
+    #: Calls begun, of which none has returned.
+    tries = models.PositiveIntegerField(default=0)
+    #: Not before; while a call is under way, when another may be made.
+    due_at = models.DateTimeField(db_default=Now())
+    #: What the last call raised.
+    why = models.TextField(default="", blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["due_at"], name="run_end_due")]
+
+    def __str__(self) -> str:
+        return f"end of run {self.run_id} for {self.hook}"
 
 
 class Output(models.Model):

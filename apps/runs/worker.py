@@ -45,6 +45,7 @@ from apps.runs.logs import Blanks
 from apps.runs.models import NodeRun
 from apps.runs.services import sweep
 from apps.runs.services.advance import advance
+from apps.runs.services.endings import run_ended
 from apps.runs.services.hot_path import (
     Claim,
     Finished,
@@ -296,6 +297,9 @@ class Worker:
         if done.needs_advance:
             with self._quiet("advance"):
                 advance(held.mine.run_id)
+        if done.awaited:
+            with self._quiet("what follows from the end of a run"):
+                run_ended(held.mine.run_id)
         return following
 
     def _spread(self, bells: Mapping[int, int]) -> None:

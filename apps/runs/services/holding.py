@@ -12,6 +12,7 @@ open run of the workflows concerned, and the sweep for what a crash left out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Count, F, Q, QuerySet
@@ -21,6 +22,7 @@ from apps.core.errors import Conflict, NotFound
 from apps.engine.states import By, Missed, NodeState, RunState
 from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import NodeRun, Run
+from apps.runs.services.lanes import fill
 from apps.runs.services.moves import admit, move_all, tell
 from apps.workflows.models import Workflow
 from apps.workflows.services.tags import check_tags, read_tag
@@ -122,6 +124,8 @@ def settle(run_id: int, *, user: User | None = None) -> bool:
     else:
         tell(run_id, "no longer held", user=user)
         admit(run_id)
+        if run.lane_id is not None:
+            transaction.on_commit(partial(fill, run.lane_id), robust=True)
     return True
 
 

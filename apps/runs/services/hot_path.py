@@ -84,6 +84,8 @@ class Finished:
     #: Resource queue -> how many more workers should look there.
     bells: Mapping[int, int] = field(default_factory=dict)
     run_ended: bool = False
+    #: The run ended, and its lane or an owner waits for that: `endings.run_ended` is due.
+    awaited: bool = False
 
     @property
     def needs_advance(self) -> bool:
@@ -168,6 +170,7 @@ def finish(mine: Claim, outcome: Outcome, *, worker: str, request: UUID, take: b
         next=_claim(found["next"]),
         bells=dict(found["bells"]),
         run_ended=found["run_ended"],
+        awaited=found["awaited"],
     )
 
 

@@ -17,8 +17,10 @@ from apps.engine.states import Hold, NodeState, Trigger
 from apps.nodes.kinds.registry import kind as kind_named
 from apps.nodes.models import Job, JobVersion
 from apps.runs.doorbell import ring_after_commit
-from apps.runs.models import NodeRun, Run, RunEvent
+from apps.runs.models import Lane, NodeRun, Run, RunEvent
+from apps.runs.services.endings import check_hooks
 from apps.runs.services.holding import held_note
+from apps.runs.services.lanes import fill, lock
 from apps.workflows.models import POLICIES, Workflow, WorkflowVersion
 from apps.workflows.services.publishing import LATER, whole
 from apps.workspaces.models import ResourceQueue, User
@@ -54,6 +56,8 @@ def launch(
     priority: Priority | None = None,
     parameters: Mapping[str, str] | None = None,
     remarks: str = "",
+    lane: Lane | None = None,
+    on_end: Sequence[str] = (),
     rerun_of: Run | None = None,
     keep: Mapping[str, NodeRun] | None = None,
     only: Collection[str] | None = None,
@@ -63,11 +67,13 @@ def launch(
 
     `cycles` are the points that the runs stand for (aware, UTC); for a run by hand, now.
     `queue` and `priority` apply to every node; None leaves each as it is set. `by` is None
-    where the engine starts it. Nodes named in `keep` do not run: they stand for the node runs
-    given, which have succeeded in an earlier run. Of the rest, with `only`, just those named
-    run, and wait for each other alone. `versions` are job versions by node, where the newest
-    or the pinned one shall not be taken. Buttons, REST, scheduler, backfill and the wire doors
-    all come through here.
+    where the engine starts it. In a `lane` only those start for which it has room; the others
+    wait in its line, in the order of the cycles given. `on_end` names hooks that are told of
+    each run's end. Nodes named in `keep` do not run: they stand for the node runs given, which
+    have succeeded in an earlier run. Of the rest, with `only`, just those named run, and wait
+    for each other alone. `versions` are job versions by node, where the newest or the pinned
+    one shall not be taken. Buttons, REST, scheduler, backfill and the wire doors all come
+    through here.
 
     Raises Conflict if the workflow was deleted; Invalid, naming each node, if a job is not
     published, or a queue is missing, not for this trigger's environment, or smaller than what
@@ -96,6 +102,9 @@ def launch(
         # Flows of jobs and of workflows meet in one queue: negative ids keep them apart.
         columns = {"job": owner, "name": owner.path, "flow": -owner.pk}
 
+    check_hooks(on_end)
+    if lane is not None:
+        lock(lane)
     _hold_queues(plan, queue)
     kept = dict(keep or {})
     again = {node.key for node in plan.nodes if only is None or node.key in only} - kept.keys()
@@ -113,11 +122,14 @@ def launch(
             parameters=dict(parameters or {}),
             remarks=remarks,
             rerun_of=rerun_of,
+            lane=lane,
+            waits=lane is not None,
+            on_end=list(on_end),
             queue=queue,
             priority=priority,
             created_by=by,
             total=len(plan.nodes),
-            active=min(limit, len(roots)),
+            active=0 if lane else min(limit, len(roots)),
             open=len(roots),
             succeeded=len(kept),
             **columns,
@@ -133,7 +145,10 @@ def launch(
         RunEvent.objects.bulk_create(
             RunEvent(run=run, user=by, note=held_note(holds)) for run in runs
         )
-    _enqueue(runs, nodes, limit)
+    if lane is not None:
+        fill(lane.pk)
+    else:
+        _enqueue(runs, nodes, limit)
     return runs
 
 

@@ -18,6 +18,7 @@ from django.utils import timezone
 from apps.engine.states import By, NodeState, check_move
 from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import NodeRun, Run, RunEvent
+from apps.runs.services.endings import run_ended
 from apps.workspaces.models import ResourceQueue, User
 
 _OPEN = {NodeState.QUEUED, NodeState.RUNNING, NodeState.RETRYING}
@@ -145,7 +146,10 @@ def close(run_id: int) -> bool:
     """End a run in which nothing can happen any more; False if something still can."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT runyard_close(%s)", [run_id])
-        return bool(cursor.fetchone()[0])
+        is_over = bool(cursor.fetchone()[0])
+    if is_over:
+        transaction.on_commit(lambda: run_ended(run_id), robust=True)
+    return is_over
 
 
 def admit(run_id: int) -> list[int]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from django.db import transaction
 from django.db.models import F
 
 from apps.core.errors import Conflict
 from apps.engine.states import By, Hold, NodeState
 from apps.runs.models import Run
+from apps.runs.services.lanes import fill
 from apps.runs.services.moves import admit, move_all, tell
 from apps.runs.services.scope import lock_nodes
 from apps.workspaces.models import User
@@ -31,10 +34,13 @@ def pause_run(run: Run, *, user: User | None) -> None:
 
 @transaction.atomic
 def resume_run(run: Run, *, user: User | None) -> None:
-    """Let a paused run go on. Raises Conflict if it is not paused."""
+    """Let a paused run go on, or back into its lane's line. Raises Conflict if it is not paused."""
     _set(run, Hold.PAUSED, Hold.NONE, "it is not paused")
     tell(run.pk, "resumed", user=user)
     admit(run.pk)
+    if run.lane_id is not None:
+        # Others may have passed it and gone. Once the locks on its rows are.
+        transaction.on_commit(partial(fill, run.lane_id), robust=True)
 
 
 def _set(run: Run, old: Hold, new: Hold, otherwise: str) -> None:

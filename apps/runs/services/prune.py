@@ -25,7 +25,7 @@ from django.utils import timezone
 from apps.nodes.models import File, JobVersion
 from apps.nodes.services.files import REUSED_HOURS, blob_name
 from apps.runs.logs import remove_logs
-from apps.runs.models import Attempt, NodeRun, Output, Run, RunEvent
+from apps.runs.models import Attempt, NodeRun, Output, Run, RunEnd, RunEvent
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +134,7 @@ def _prune_batch(days: int) -> Forgotten | None:
         Output.objects.filter(attempt__in=attempts),
         attempts,
         RunEvent.objects.filter(run__in=runs),
+        RunEnd.objects.filter(run__in=runs),
         NodeRun.objects.filter(pk__in=gone),
         Run.objects.filter(pk__in=runs),
     ):

@@ -22,7 +22,9 @@ from apps.runs.doorbell import ring
 from apps.runs.models import Attempt, NodeRun, Pulse, Run
 from apps.runs.services.advance import HAS_FAILED, IS_LATE, advance, recount
 from apps.runs.services.aging import age
+from apps.runs.services.endings import tell_ends
 from apps.runs.services.holding import mend_held, settle
+from apps.runs.services.lanes import fill, lanes_to_fill
 from apps.runs.services.moves import admit, close, move
 from apps.runs.services.scope import lock_nodes
 from apps.workspaces.models import ResourceQueue
@@ -46,6 +48,10 @@ def tick() -> None:
         start_due_retries()
     with _alone("ending what waited too long"):
         end_long_waits()
+    with _alone("filling lanes"):
+        for lane_id in lanes_to_fill():
+            with _alone(f"filling lane {lane_id}"):
+                fill(lane_id)
     with _alone("advancing runs"):
         for run_id in needs_advance():
             with _alone(f"advancing run {run_id}"):
@@ -56,6 +62,8 @@ def tick() -> None:
                 settle(run_id)
     with _alone("aging"):
         age()
+    with _alone("telling of ends"):
+        tell_ends()
     with _alone("recounting"):
         recount_idle_runs()
         recount_queues()
@@ -193,7 +201,7 @@ def needs_advance() -> list[int]:
     """Runs that are over their time, have a failure that their strategy answers, or are being
     ended."""
     return list(
-        Run.objects.filter(ended_at=None, state__in=["pending", "running"])
+        Run.objects.filter(ended_at=None, state__in=["pending", "running"], waits=False)
         .filter(
             Q(hold=Hold.NONE, held=False) & (IS_LATE | Q(HAS_FAILED, strategy=Strategy.END))
             | Q(hold__in=[Hold.STOPPED, Hold.CANCELLED])
@@ -210,6 +218,7 @@ def recount_idle_runs() -> None:
         ~Exists(retrying),
         ended_at=None,
         state__in=["pending", "running"],
+        waits=False,
         active=0,
         hold="",
         held=False,
@@ -218,7 +227,8 @@ def recount_idle_runs() -> None:
         with _alone(f"recounting run {pk}"), transaction.atomic():
             nodes = lock_nodes(pk)
             rows = Run.objects.select_for_update(no_key=True, skip_locked=True)
-            run = rows.filter(pk=pk, ended_at=None, active=0, hold="", held=False).first()
+            still = {"ended_at": None, "waits": False, "active": 0, "hold": "", "held": False}
+            run = rows.filter(pk=pk, **still).first()
             if run is not None:
                 recount(run, nodes)
                 admit(pk)

@@ -3,6 +3,7 @@
 --   runyard_claim     take the next node of a queue
 --   runyard_finish    end an attempt, count down what waits for it, take the next node
 --   runyard_admit     the only way to `queued` outside finish
+--   runyard_fill      let a lane's next runs start
 --   runyard_take      (inside) find the capacity and the node, in that order
 --   runyard_enqueue   (inside) stamp a node's turn and make it queued
 --   runyard_start     (inside) write the start of an attempt
@@ -17,6 +18,7 @@
 -- Lock order: node runs by id, then the resource queue's row, then runs by id. A *next* or
 -- *held* node is locked only with SKIP LOCKED, and only by one who already has the capacity
 -- for it: a lock on a node that one cannot pay for would hide it from those who can.
+-- A lane's row comes before all of these; who has locked a node run never asks for it.
 
 
 -- Installed anew as a whole, since a function's result cannot be replaced.
@@ -272,18 +274,18 @@ BEGIN
 END $$;
 
 
--- Admit a run's held nodes (pending, lacking nothing) to their queues, as far as a pause, a hold
--- and the run's limit allow. Takes the run's row lock before it looks. Returns the ids that were
--- queued.
+-- Admit a run's held nodes (pending, lacking nothing) to their queues, as far as its lane, a
+-- pause, a hold and the run's limit allow. Takes the run's row lock before it looks. Returns the
+-- ids that were queued.
 CREATE FUNCTION runyard_admit(p_run bigint) RETURNS bigint[]
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     run record;
     ready bigint[];
 BEGIN
-    SELECT hold, held, parallelism, active INTO run FROM runs_run
+    SELECT hold, held, waits, parallelism, active INTO run FROM runs_run
      WHERE id = p_run FOR NO KEY UPDATE;
-    IF run.hold <> '' OR run.held THEN
+    IF run.hold <> '' OR run.held OR run.waits THEN
         RETURN '{}';
     END IF;
     SELECT array_agg(id) INTO ready FROM (
@@ -303,12 +305,58 @@ BEGIN
 END $$;
 
 
+-- Let as many runs start as a lane has room for, the longest in line first. One that is paused
+-- or held keeps its place in line and lets others pass. Exact under any race: whoever lets runs
+-- start holds the lane's row, and an end that has not committed yet still counts as under way.
+-- Returns bells as `runyard_finish` does.
+CREATE FUNCTION runyard_fill(p_lane bigint) RETURNS jsonb
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    most integer;
+    room bigint;
+    admitted bigint[];
+    run bigint;
+    queued bigint[] := '{}';
+BEGIN
+    SELECT "limit" INTO most FROM runs_lane WHERE id = p_lane FOR NO KEY UPDATE;
+    IF most IS NOT NULL THEN
+        SELECT most - count(*) INTO room FROM runs_run
+         WHERE lane_id = p_lane AND state IN ('pending', 'running') AND NOT waits;
+        IF room <= 0 THEN
+            RETURN '[]';
+        END IF;
+    END IF;
+    WITH next AS (
+        SELECT id FROM runs_run WHERE lane_id = p_lane AND waits AND hold = '' AND NOT held
+         ORDER BY id LIMIT room FOR NO KEY UPDATE
+    ), moved AS (
+        UPDATE runs_run SET waits = false, revision = revision + 1
+          FROM next WHERE runs_run.id = next.id
+        RETURNING runs_run.id
+    ), told AS (
+        INSERT INTO runs_runevent (run_id, old, new, note, at)
+        SELECT id, '', '', 'admitted: its lane has room', clock_timestamp() FROM moved
+    )
+    SELECT array_agg(id ORDER BY id) INTO admitted FROM moved;
+    IF admitted IS NULL THEN
+        RETURN '[]';
+    END IF;
+    FOREACH run IN ARRAY admitted LOOP
+        queued := queued || runyard_admit(run);
+    END LOOP;
+    RETURN (SELECT coalesce(jsonb_agg(jsonb_build_array(q.queue_id, q.n)), '[]')
+              FROM (SELECT queue_id, count(*) AS n FROM runs_noderun
+                     WHERE id = ANY (queued) GROUP BY queue_id) q);
+END $$;
+
+
 -- End an attempt and take the next node of its queue, if `p_take`.
 --
 -- Idempotent by (node, attempt, request): repeated after a lost reply it gives the same
--- answer and the same next claim. Returns {accepted, state, next, bells, run_ended};
--- accepted = false means: fenced, nothing was written. `bells` says for each queue how many
--- more workers should look: [[queue, n], …].
+-- answer and the same next claim. Returns {accepted, state, next, bells, run_ended, awaited};
+-- accepted = false means: fenced, nothing was written. `awaited`: the run ended, and its lane
+-- or an owner waits for that. `bells` says for each queue how many more workers should
+-- look: [[queue, n], …].
 CREATE FUNCTION runyard_finish(
     p_node bigint, p_attempt integer, p_request uuid, p_worker text, p_lease interval,
     p_take boolean, p_state text, p_exit_code integer, p_reason text, p_retry_in interval,
@@ -342,7 +390,9 @@ BEGIN
         IF NOT FOUND OR past.finish_request IS DISTINCT FROM p_request THEN
             RETURN jsonb_build_object('accepted', false);
         END IF;
-        SELECT n.state, n.queue_id, r.ended_at IS NOT NULL AS run_ended INTO me
+        SELECT n.state, n.queue_id, r.ended_at IS NOT NULL AS run_ended,
+               r.ended_at IS NOT NULL AND (r.lane_id IS NOT NULL OR r.on_end <> '{}') AS awaited
+          INTO me
           FROM runs_noderun n JOIN runs_run r ON r.id = n.run_id WHERE n.id = p_node;
         UPDATE runs_noderun AS next SET lease_until = clock_timestamp() + p_lease
          WHERE id = past.next_node_run AND attempt = past.next_attempt
@@ -352,13 +402,15 @@ BEGIN
         -- looks by itself every 2 s.
         RETURN jsonb_build_object(
             'accepted', true, 'state', me.state, 'run_ended', me.run_ended,
-            'next', runyard_claim_of(taken),
+            'awaited', me.awaited, 'next', runyard_claim_of(taken),
             'bells', jsonb_build_array(jsonb_build_array(me.queue_id, 1)));
     END IF;
 
     -- 2. Sees every pause and stop that came before: they lock the run's unfinished nodes
     -- first, so that this finish is wholly before or wholly after them.
-    SELECT hold, held, parallelism, strategy INTO run FROM runs_run WHERE id = me.run_id;
+    SELECT hold, held, parallelism, strategy,
+           lane_id IS NOT NULL OR on_end <> '{}' AS awaited INTO run
+      FROM runs_run WHERE id = me.run_id;
     -- The rest of a run with the strategy *end* is about to be cancelled; its next node may be
     -- the head of the line.
     IF me.state = 'failed' AND run.strategy = 'end' THEN
@@ -489,8 +541,8 @@ BEGIN
         bells := bells || jsonb_build_array(jsonb_build_array(me.queue_id, own_bells));
     END IF;
     RETURN jsonb_build_object(
-        'accepted', true, 'state', me.state, 'run_ended', ended, 'bells', bells,
-        'next', runyard_claim_of(taken));
+        'accepted', true, 'state', me.state, 'run_ended', ended,
+        'awaited', ended AND run.awaited, 'bells', bells, 'next', runyard_claim_of(taken));
 END $$;
 
 
@@ -501,16 +553,21 @@ CREATE FUNCTION runyard_close(p_run bigint) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
     how text;
+    hooks varchar[];
 BEGIN
     UPDATE runs_run
        SET state = CASE WHEN hold = 'stopped' OR stopped > 0 THEN 'stopped'
                         WHEN succeeded = total THEN 'succeeded'
                         ELSE 'failed' END,
-           ended_at = clock_timestamp(), revision = revision + 1
+           ended_at = clock_timestamp(), waits = false, revision = revision + 1
      WHERE id = p_run AND open = 0 AND ended_at IS NULL
-    RETURNING state INTO how;
+    RETURNING state, on_end INTO how, hooks;
     IF NOT FOUND THEN
         RETURN false;
+    END IF;
+    IF hooks <> '{}' THEN
+        INSERT INTO runs_runend (run_id, hook, tries, due_at, why)
+        SELECT p_run, hook, 0, clock_timestamp(), '' FROM unnest(hooks) AS hook;
     END IF;
     INSERT INTO runs_runevent (run_id, old, new, note, at)
     VALUES (p_run, 'running', how, '', clock_timestamp());
