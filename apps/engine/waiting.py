@@ -180,6 +180,8 @@ class NodeStanding:
     outside: bool = False
     attempt: int = 0
     queued_at: datetime | None = None
+    #: It fails if it is still queued then.
+    queued_until: datetime | None = None
     retry_at: datetime | None = None
     #: How its last attempt ended.
     said: str = ""
@@ -313,7 +315,11 @@ def _node(
             return [_retry(node, snapshot), *_paused(run, now)]
         case NodeState.QUEUED:
             place = Place(node.node, run.run, node.demand, node.queued_at)
-            return _queued(place, snapshot.queues[node.queue], snapshot.engine, now)
+            found = _queued(place, snapshot.queues[node.queue], snapshot.engine, now)
+            if node.queued_until is None:
+                return found
+            last = f"; it fails in {_span(node.queued_until - now)} if it waits until then"
+            return [(code, (*parts, last)) for code, parts in found]
         case NodeState.RUNNING:
             return [*_stopping(node), *_recovering(node, snapshot)]
     return []
@@ -459,11 +465,12 @@ def _lack(place: Place, queue: QueueStanding) -> tuple[Part, ...]:
         queue.queue,
         f", which has {_cu(queue.free)} of {_cu(queue.capacity)} free",
     ]
-    for n, holder in enumerate(queue.holders):
+    named = queue.holders[:_NAMED]
+    for n, holder in enumerate(named):
         parts += [", " if n else ": ", *_of(holder, place), f" has {_cu(holder.demand)}"]
-    rest = queue.holding - len(queue.holders)
-    if queue.holders and rest > 0:
-        left = queue.used - sum(holder.demand for holder in queue.holders)
+    rest = queue.holding - len(named)
+    if named and rest > 0:
+        left = queue.used - sum(holder.demand for holder in named)
         parts.append(f", {_count(rest, 'more node')} {'has' if rest == 1 else 'have'} {_cu(left)}")
     return tuple(parts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from django.db.models import QuerySet
@@ -36,7 +36,8 @@ from apps.runs.services.rerun import (
 )
 from apps.runs.services.stop import stop_node, stop_run
 from apps.runs.services.success import set_success
-from apps.workspaces.api import Units
+from apps.runs.waiting import waiting_of
+from apps.workspaces.api import Units, WaitingSerializer, told
 from apps.workspaces.models import TokenScope
 from apps.workspaces.selectors import require
 
@@ -98,6 +99,14 @@ class RunSerializer(serializers.Serializer):
     ended_at = serializers.DateTimeField(allow_null=True)
 
 
+class RunNowSerializer(RunSerializer):
+    """A run, and why it stands still if it does."""
+
+    waiting = WaitingSerializer(
+        allow_null=True, help_text="Null while something of it runs, and once it is over."
+    )
+
+
 class NodeRunSerializer(serializers.Serializer):
     id = serializers.IntegerField()
     name = serializers.CharField(source="key")
@@ -128,6 +137,10 @@ class NodeRunSerializer(serializers.Serializer):
     retry_at = serializers.DateTimeField(allow_null=True)
     started_at = serializers.DateTimeField(allow_null=True)
     ended_at = serializers.DateTimeField(allow_null=True)
+    waiting = WaitingSerializer(
+        allow_null=True,
+        help_text="Why it does not run, or was not run; null while it runs, and once it has ended.",
+    )
 
 
 class AttemptSerializer(serializers.Serializer):
@@ -334,6 +347,28 @@ RUN = {
     "started_at": "2025-11-20T09:00:01Z",
     "ended_at": None,
 }
+WAITING = {
+    "code": "queue_full",
+    "sentence": "clean waits for 2 CU in queue root_queue, which has 1 of 8 free: "
+    "train in run 117 of models has 7.",
+    "links": [
+        {"kind": "queue", "id": 1, "name": "root_queue", "run": None},
+        {"kind": "node", "id": 498, "name": "train", "run": 117},
+        {"kind": "run", "id": 117, "name": "run 117 of models", "run": None},
+    ],
+}
+RUN_NOW = {**RUN, "waiting": WAITING}
+MAYA = {"kind": "person", "id": 3, "name": "maya", "run": None}
+PAUSED = {
+    "code": "paused",
+    "sentence": "Run 118 of flight_delays was paused by maya 0 s ago.",
+    "links": [MAYA],
+}
+STOPPING = {
+    "code": "stopping",
+    "sentence": "Run 118 of flight_delays is being stopped by maya.",
+    "links": [MAYA],
+}
 NODE_RUN = {
     "id": 501,
     "name": "load",
@@ -362,6 +397,7 @@ NODE_RUN = {
     "retry_at": None,
     "started_at": "2025-11-20T09:00:01Z",
     "ended_at": "2025-11-20T09:00:21Z",
+    "waiting": None,
 }
 ATTEMPT = {
     "number": 1,
@@ -419,13 +455,35 @@ class RunEndpoints(Endpoint):
         return row
 
     def nodes(self, run: int) -> QuerySet[NodeRun]:
-        rows = NodeRun.objects.filter(run=self.run(run).pk)
+        return self.nodes_of(self.run(run))
+
+    def nodes_of(self, run: Run) -> QuerySet[NodeRun]:
+        rows = NodeRun.objects.filter(run=run)
         return rows.select_related("job_version__job", "queue").defer(
             "job_version__spec", "job_version__files", "job_version__job__draft"
         )
 
+    def shown(self, run: Run, *, status: int = 200) -> Response:
+        run.waiting = told(waiting_of(run).run)  # type: ignore[attr-defined]
+        return Response(RunNowSerializer(run).data, status=status)
+
+    def shown_node(self, run: int, name: str, *, status: int = 200) -> Response:
+        its_run = self.run(run)
+        [data] = self.with_waiting(its_run, [self.node_of(its_run, name)])
+        return Response(data, status=status)
+
+    def with_waiting(self, run: Run, nodes: Sequence[NodeRun]) -> Any:
+        """These nodes of a run, each with why it waits."""
+        waiting = waiting_of(run).nodes
+        for node in nodes:
+            node.waiting = told(next(iter(waiting.get(node.pk, ())), None))  # type: ignore[attr-defined]
+        return NodeRunSerializer(nodes, many=True).data
+
     def node(self, run: int, name: str) -> NodeRun:
-        row: NodeRun = self.one(self.nodes(run), f"node of run {run} named", key=name)
+        return self.node_of(self.run(run), name)
+
+    def node_of(self, run: Run, name: str) -> NodeRun:
+        row: NodeRun = self.one(self.nodes_of(run), f"node of run {run.pk} named", key=name)
         return row
 
     def attempt(self, run: int, node: str, number: int) -> Attempt:
@@ -465,12 +523,12 @@ class RunEndpoint(RunEndpoints):
         "get_run",
         "Get a run",
         permission=Permission.VIEW,
-        answers={200: RunSerializer},
-        shows=RUN,
+        answers={200: RunNowSerializer},
+        shows=RUN_NOW,
     )
     def get(self, request: Request, workspace: str, run: int) -> Response:
         """It is over when `ended_at` is set; then `state` says how it ended."""
-        return Response(RunSerializer(self.run(run)).data)
+        return self.shown(self.run(run))
 
 
 class RunEventsEndpoint(RunEndpoints):
@@ -495,9 +553,9 @@ class RunStopEndpoint(RunEndpoints):
         permission=Permission.EDIT_JOB,
         scope=TokenScope.RUN,
         body=NothingSerializer,
-        answers={202: RunSerializer},
+        answers={202: RunNowSerializer},
         example={},
-        shows={**RUN, "hold": "stopped"},
+        shows={**RUN_NOW, "hold": "stopped", "waiting": STOPPING},
     )
     def post(self, request: Request, workspace: str, run: int) -> Response:
         """What waits ends at once, what runs is ended by its worker. Needs the right to operate
@@ -506,7 +564,7 @@ class RunStopEndpoint(RunEndpoints):
         self.may_operate(row)
         self.body()
         stop_run(row, user=request.user)
-        return Response(RunSerializer(self.run(run)).data, status=202)
+        return self.shown(self.run(run), status=202)
 
 
 class RunPauseEndpoint(RunEndpoints):
@@ -516,9 +574,9 @@ class RunPauseEndpoint(RunEndpoints):
         permission=Permission.EDIT_JOB,
         scope=TokenScope.RUN,
         body=NothingSerializer,
-        answers={200: RunSerializer},
+        answers={200: RunNowSerializer},
         example={},
-        shows={**RUN, "hold": "paused"},
+        shows={**RUN_NOW, "hold": "paused", "waiting": PAUSED},
     )
     def post(self, request: Request, workspace: str, run: int) -> Response:
         """What runs goes on to its end, no other node starts; `hold` says so, the state stays.
@@ -527,7 +585,7 @@ class RunPauseEndpoint(RunEndpoints):
         self.may_operate(row)
         self.body()
         pause_run(row, user=request.user)
-        return Response(RunSerializer(self.run(run)).data)
+        return self.shown(self.run(run))
 
 
 class RunResumeEndpoint(RunEndpoints):
@@ -537,9 +595,9 @@ class RunResumeEndpoint(RunEndpoints):
         permission=Permission.EDIT_JOB,
         scope=TokenScope.RUN,
         body=NothingSerializer,
-        answers={200: RunSerializer},
+        answers={200: RunNowSerializer},
         example={},
-        shows=RUN,
+        shows=RUN_NOW,
     )
     def post(self, request: Request, workspace: str, run: int) -> Response:
         """Rights as for stopping the run."""
@@ -547,7 +605,7 @@ class RunResumeEndpoint(RunEndpoints):
         self.may_operate(row)
         self.body()
         resume_run(row, user=request.user)
-        return Response(RunSerializer(self.run(run)).data)
+        return self.shown(self.run(run))
 
 
 class RunRerunEndpoint(RunEndpoints):
@@ -658,7 +716,8 @@ class NodeRunsEndpoint(RunEndpoints):
         """In the graph's order: a node stands behind those that it waits for. `next` is passed
         on as `after`."""
         query = self.query()
-        rows = self.nodes(run).order_by("pk")
+        its_run = self.run(run)
+        rows = self.nodes_of(its_run).order_by("pk")
         if "after" in query:
             rows = rows.filter(pk__gt=query["after"])
         if "state" in query:
@@ -666,7 +725,7 @@ class NodeRunsEndpoint(RunEndpoints):
         found = list(rows[: query["limit"] + 1])
         more, found = len(found) > query["limit"], found[: query["limit"]]
         following = found[-1].pk if more else None
-        return Response({"items": NodeRunSerializer(found, many=True).data, "next": following})
+        return Response({"items": self.with_waiting(its_run, found), "next": following})
 
 
 class NodeRunEndpoint(RunEndpoints):
@@ -678,7 +737,7 @@ class NodeRunEndpoint(RunEndpoints):
         shows=NODE_RUN,
     )
     def get(self, request: Request, workspace: str, run: int, node: str) -> Response:
-        return Response(NodeRunSerializer(self.node(run, node)).data)
+        return self.shown_node(run, node)
 
 
 class NodeRunStopEndpoint(RunEndpoints):
@@ -697,7 +756,7 @@ class NodeRunStopEndpoint(RunEndpoints):
         self.may_operate(self.run(run))
         self.body()
         stop_node(self.node(run, node), user=request.user)
-        return Response(NodeRunSerializer(self.node(run, node)).data, status=202)
+        return self.shown_node(run, node, status=202)
 
 
 class NodeRunSuccessEndpoint(RunEndpoints):
@@ -717,7 +776,7 @@ class NodeRunSuccessEndpoint(RunEndpoints):
         self.may_operate(self.run(run))
         data = self.body()
         set_success(self.node(run, node), reason=data["reason"], user=request.user)
-        return Response(NodeRunSerializer(self.node(run, node)).data)
+        return self.shown_node(run, node)
 
 
 class AttemptsEndpoint(RunEndpoints):

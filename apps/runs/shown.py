@@ -143,12 +143,17 @@ class NodeShown:
     mark: str
     attempts: list[Attempt] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
-    why: Reason | None = None  # why it has not run, or does not run yet
+    reasons: tuple[Reason, ...] = ()  # why it has not run, or does not run yet
     said: str = ""  # of one that ended without an attempt: why
     waited: timedelta | None = None
     ran: timedelta | None = None
     x: float = 0
     y: float = 0
+
+    @property
+    def why(self) -> Reason | None:
+        """The most important of its reasons."""
+        return self.reasons[0] if self.reasons else None
 
     @property
     def waited_long(self) -> bool:
@@ -244,8 +249,8 @@ def run_shown(run: Run) -> RunShown:
     waiting = waiting_of(run, [shown.node for shown in nodes])
     for shown in nodes:
         _time(shown, now)
-        shown.why = next(iter(waiting.nodes.get(shown.node.pk, ())), None)
-        shown.said = "" if shown.attempts or shown.why else shown.node.reason
+        shown.reasons = waiting.nodes.get(shown.node.pk, ())
+        shown.said = "" if shown.attempts or shown.reasons else shown.node.reason
     ticks = _gantt(run, nodes, now)
     # As wide as the longest name asks for, within reason: the whole of it is in the tooltip.
     longest = max((len(key) for key in by_key), default=0)

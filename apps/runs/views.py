@@ -6,7 +6,7 @@ import asyncio
 import json
 import posixpath
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
@@ -34,7 +34,8 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from apps.core.errors import Conflict, Invalid
 from apps.core.http import download, fragment, go, number_in
 from apps.core.paging import newest_first
-from apps.engine.states import ENDED, RUN_ENDED, Hold, NodeState, RunState, Trigger
+from apps.engine.states import ENDED, RUN_ENDED, NodeState, RunState, Trigger
+from apps.engine.waiting import Reason
 from apps.nodes.kinds.registry import kinds
 from apps.nodes.models import Job
 from apps.nodes.services.files import open_blob
@@ -51,6 +52,7 @@ from apps.runs.services.rerun import rerun_failed, rerun_nodes, rerun_plan, reru
 from apps.runs.services.stop import stop_node, stop_run
 from apps.runs.services.success import set_success
 from apps.runs.shown import ended_how, forced_by, mark_of, run_shown, stopped_by
+from apps.runs.waiting import waiting_of
 from apps.workflows.models import Workflow
 from apps.workspaces.access import Request, may, require
 
@@ -149,11 +151,11 @@ def run(request: Request, workspace: str, pk: int) -> HttpResponse:
         beside = request.GET.get("panel", "")
         context["moved"] = selected is not None and beside not in ("", selected.node.key)
         if selected and context["moved"]:
-            context |= _panel(request, selected.node)
+            context |= _panel(request, selected.node, selected.reasons)
         return render(request, "runs/_live.html", context)
     context["previous"], context["next"] = _beside(row)
     if selected:
-        context |= _panel(request, selected.node)
+        context |= _panel(request, selected.node, selected.reasons)
     return render(request, "runs/run.html", context)
 
 
@@ -185,8 +187,11 @@ def _parts(request: Request, run: Run, outputs: list[Output]) -> list[OutputPart
     return sorted(shown, key=lambda part: order.index(part.kind))
 
 
-def _panel(request: Request, node: NodeRun) -> dict[str, Any]:
-    """What the side panel shows of a node. Without `attempt` in the address: the newest."""
+def _panel(request: Request, node: NodeRun, reasons: Sequence[Reason]) -> dict[str, Any]:
+    """What the side panel shows of a node, which waits for these reasons.
+
+    Without `attempt` in the address: the newest.
+    """
     attempts = list(node.attempts.order_by("number"))
     wanted = request.GET.get("attempt", "")
     chosen = next((a for a in attempts if str(a.number) == wanted), None)
@@ -205,7 +210,7 @@ def _panel(request: Request, node: NodeRun) -> dict[str, Any]:
         else node.job_version.kind,
         "node_over": node.state in ENDED or run_over,
         "run_over": run_over,
-        "held": node.state == NodeState.PENDING and not node.need and node.run.hold == Hold.PAUSED,
+        "reasons": reasons,
         "may_be_forced": node.state not in (NodeState.RUNNING, NodeState.SUCCEEDED),
     }
     if context["tab"] == "details":
@@ -223,7 +228,8 @@ def _panel(request: Request, node: NodeRun) -> dict[str, Any]:
 def node(request: Request, workspace: str, pk: int, node: int) -> HttpResponse:
     """A node's panel. Its head asks for itself; when a new attempt has begun, all is new."""
     row = _node(request, pk, node)
-    context = {"run": row.run, **_panel(request, row), "nav": "runs"}
+    reasons = waiting_of(row.run).nodes.get(row.pk, ())
+    context = {"run": row.run, **_panel(request, row, reasons), "nav": "runs"}
     context["may_operate"] = may(request, needed_to_operate(row.run))
     if request.GET.get("part") == "head":
         attempt = context["attempt"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -54,6 +55,7 @@ _READ = (
     "outside",
     "attempt",
     "queued_at",
+    "queue_timeout_seconds",
     "retry_at",
     "reason",
     "stop",
@@ -99,6 +101,18 @@ def line_of(queue_id: int) -> tuple[QueueStanding, list[tuple[Place, Reason]]]:
     return queue, why_in_line(queue, engine, now=now)
 
 
+def heads_of(queue_ids: Collection[int]) -> dict[int, Reason]:
+    """Why the first in line of each of these queues waits; three queries."""
+    if not queue_ids:
+        return {}
+    now, engine = engine_standing()
+    found = {}
+    for queue in queue_standings(queue_ids, whole=True):
+        for _, reason in why_in_line(replace(queue, line=queue.line[:1]), engine, now=now):
+            found[int(queue.queue.id)] = reason
+    return found
+
+
 def _run(pk: int, name: str) -> Thing:
     return Thing(Kind.RUN, pk, f"run {pk} of {name}")
 
@@ -113,12 +127,19 @@ def _node(row: NodeRun, asked: dict[int | None, Asked]) -> NodeStanding:
         outside=row.outside,
         attempt=row.attempt,
         queued_at=row.queued_at,
+        queued_until=_queued_until(row),
         retry_at=row.retry_at,
         said=row.reason,
         stop=asked.get(row.pk, Asked()) if row.stop else None,
         worker=Thing(Kind.WORKER, row.worker, row.worker) if row.worker else None,
         lease_until=row.lease_until,
     )
+
+
+def _queued_until(row: NodeRun) -> datetime | None:
+    if row.queued_at is None or row.queue_timeout_seconds is None:
+        return None
+    return row.queued_at + timedelta(seconds=row.queue_timeout_seconds)
 
 
 def _asked(run: Run, rows: Iterable[NodeRun]) -> dict[int | None, Asked]:

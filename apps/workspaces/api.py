@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +18,9 @@ from apps.core.api.operation import Place, operation
 from apps.core.errors import Denied, FieldFault, Invalid
 from apps.engine.roles import Permission
 from apps.engine.states import Missed
+from apps.engine.waiting import Code, Kind, Reason
 from apps.runs.services.holding import hold, release
+from apps.runs.waiting import heads_of
 from apps.workspaces.logging_in import log_in
 from apps.workspaces.models import (
     InWorkspaceQuerySet,
@@ -208,6 +211,40 @@ class WorkspaceEndpoint(Endpoint):
         return Response(WorkspaceSerializer(self.workspace).data)
 
 
+# --- waiting --------------------------------------------------------------------------------
+
+
+class WaitingLinkSerializer(serializers.Serializer):
+    kind = serializers.ChoiceField(choices=[each.value for each in Kind])
+    id = serializers.IntegerField(allow_null=True, help_text="Null of a worker: it has a name.")
+    name = serializers.CharField(help_text="As it stands in the sentence.")
+    run = serializers.IntegerField(allow_null=True, help_text="Of a node: its run.")
+
+
+class WaitingSerializer(serializers.Serializer):
+    """Why it does not move."""
+
+    code = serializers.ChoiceField(choices=[each.value for each in Code])
+    sentence = serializers.CharField(help_text="For people.")
+    links = WaitingLinkSerializer(many=True, help_text="What the sentence names.")
+
+
+def told(reason: Reason | None) -> dict[str, Any] | None:
+    """A reason in the shape of WaitingSerializer."""
+    if reason is None:
+        return None
+    links = [
+        {
+            "kind": each.kind,
+            "id": each.id if isinstance(each.id, int) else None,
+            "name": each.name,
+            "run": each.run,
+        }
+        for each in reason.links
+    ]
+    return {"code": reason.code, "sentence": reason.sentence, "links": links}
+
+
 # --- resource queues ------------------------------------------------------------------------
 
 
@@ -221,6 +258,9 @@ class QueueSerializer(serializers.Serializer):
     development = serializers.BooleanField(help_text="Runs of drafts may use it.")
     production = serializers.BooleanField(help_text="All other runs may use it.")
     spark_master = serializers.CharField()
+    waiting = WaitingSerializer(
+        allow_null=True, help_text="Why the first in its line waits; null where nothing does."
+    )
 
 
 class QueueEditSerializer(Strict):
@@ -254,7 +294,15 @@ QUEUE = {
     "development": False,
     "production": True,
     "spark_master": "local",
+    "waiting": None,
 }
+
+
+def with_waiting(queues: Sequence[ResourceQueue]) -> None:
+    """Give each its `waiting`; three queries."""
+    heads = heads_of([queue.pk for queue in queues])
+    for queue in queues:
+        queue.waiting = told(heads.get(queue.pk))  # type: ignore[attr-defined]
 
 
 def queue_named(workspace: Workspace, name: str | None, field: str = "queue") -> Any:
@@ -277,6 +325,10 @@ class QueueEndpoints(Endpoint):
             data["capacity"] = thousandths(data["capacity"])
         return data
 
+    def shown(self, queue: ResourceQueue, *, status: int = 200) -> Response:
+        with_waiting([queue])
+        return Response(QueueSerializer(queue).data, status=status)
+
 
 class QueuesEndpoint(QueueEndpoints):
     @operation(
@@ -288,7 +340,7 @@ class QueuesEndpoint(QueueEndpoints):
         shows=page_example(QUEUE),
     )
     def get(self, request: Request, workspace: str) -> Response:
-        return self.page(self.visible(ResourceQueue.objects.all()), QueueSerializer)
+        return self.page(self.visible(ResourceQueue.objects.all()), QueueSerializer, with_waiting)
 
     @operation(
         "create_queue",
@@ -311,7 +363,7 @@ class QueuesEndpoint(QueueEndpoints):
     )
     def post(self, request: Request, workspace: str) -> Response:
         queue = create_queue(self.workspace, **self.columns())
-        return Response(QueueSerializer(queue).data, status=201)
+        return self.shown(queue, status=201)
 
 
 class QueueEndpoint(QueueEndpoints):
@@ -323,7 +375,7 @@ class QueueEndpoint(QueueEndpoints):
         shows=QUEUE,
     )
     def get(self, request: Request, workspace: str, queue: str) -> Response:
-        return Response(QueueSerializer(self.queue(queue)).data)
+        return self.shown(self.queue(queue))
 
     @operation(
         "edit_queue",
@@ -339,7 +391,7 @@ class QueueEndpoint(QueueEndpoints):
         row = self.queue(queue)
         stands = {name: getattr(row, name) for name in QueueEditSerializer._declared_fields}
         row = edit_queue(row, **{**stands, **self.columns()})
-        return Response(QueueSerializer(row).data)
+        return self.shown(row)
 
     @operation(
         "delete_queue",

@@ -315,6 +315,13 @@ FIXTURES: list[tuple[Code, str, Snapshot, str]] = [
     ),
     (
         Code.STARTING,
+        "it may wait for so long and no longer",
+        snapshot(replace(QUEUED, queued_until=NOW + timedelta(minutes=9))),
+        f"{CLEAN}is about to start in queue [queue 7 nightly]; it fails in 9 min if it waits "
+        "until then.",
+    ),
+    (
+        Code.STARTING,
         "it was just made ready",
         snapshot(node("clean", 2)),
         f"{CLEAN}is about to be queued.",

@@ -63,6 +63,11 @@ def test_run_is_shown_with_where_it_stands():
         "created_at": shown["created_at"],
         "started_at": shown["started_at"],
         "ended_at": None,
+        "waiting": {
+            "code": "no_worker",
+            "sentence": "b waits for a worker: none is alive.",
+            "links": [],
+        },
     }
     assert shown["cycle"].endswith("Z")
 
@@ -102,7 +107,8 @@ def test_nodes_come_in_the_graphs_order(count):
     run = factories.by_hand(factories.chain(count))
     caller = program(Role.GUEST)
 
-    with queries(caller, 5):
+    # token, workspace, role; run, nodes; why they wait
+    with queries(caller, 9):
         found = caller.get(f"runs/{run.pk}/nodes").json()
 
     assert [each["name"] for each in found["items"]] == ["n000", "n001", "n002"][:count]

@@ -76,7 +76,8 @@ def test_queues_are_listed_with_what_is_in_use(count):
         place.queues.create(name=f"q{number}", capacity=1500, used=250, production=True)
     caller = program(Role.GUEST)
 
-    with queries(caller, 4):
+    # token, workspace, role; the queues; engine, lines, who holds them
+    with queries(caller, 7):
         found = caller.get("queues").json()["items"]
 
     shown = [(each["name"], each["capacity"], each["used"]) for each in found]
@@ -100,6 +101,7 @@ def test_queue_lives_from_creation_to_deletion():
         "development": False,
         "production": True,
         "spark_master": "local",
+        "waiting": None,
     }
     assert (made.status_code, made.json()) == (201, expected)
     changed = {**expected, "capacity": 0.25, "spark_master": "yarn"}

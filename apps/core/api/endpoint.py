@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from django.db.models import QuerySet
@@ -224,8 +224,18 @@ class Endpoint(APIView):
         tag = f'"{row.revision}"'
         return Response(self.shows(row).data, status=status, headers={"ETag": tag})
 
-    def page(self, rows: QuerySet[Any], shape: type[serializers.Serializer]) -> Response:
-        """A page of a list, newest first. The query was declared as a PageQuery."""
+    def page(
+        self,
+        rows: QuerySet[Any],
+        shape: type[serializers.Serializer],
+        complete: Callable[[Sequence[Any]], object] | None = None,
+    ) -> Response:
+        """A page of a list, newest first. The query was declared as a PageQuery.
+
+        `complete` gives the rows of the page what is not in their table.
+        """
         query = self.query()
         found = newest_first(rows, str(query.get("before", "")), size=query["limit"])
+        if complete is not None:
+            complete(found.rows)
         return Response({"items": shape(found.rows, many=True).data, "next": found.next})
