@@ -1,6 +1,7 @@
 """./runyard test: everything that a change must pass, and what of it was left out.
 
-Takes --browser, and arguments for pytest. Every step runs, so that all faults are seen at once.
+Takes --browser, --long, and arguments for pytest. Every step runs, so that all faults are seen
+at once.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 def main(arguments: list[str]) -> int:
     browser = "--browser" in arguments
-    arguments = [argument for argument in arguments if argument != "--browser"]
+    long = "--long" in arguments
+    arguments = [each for each in arguments if each not in ("--browser", "--long")]
     if browser and not any(map(shutil.which, CHROMIUM)):
         print(f"--browser needs one of {', '.join(CHROMIUM)} on the PATH", file=sys.stderr)
         return 1
 
     left_out = {} if browser else {"browser": "not asked for by --browser"}
+    if not long:
+        left_out["long"] = "not asked for by --long"
     if find_spec("pyspark") is None:
         left_out["spark"] = "pyspark is not installed; ./runyard demo and up --spark install it"
     choice = ["-m", " and ".join(f"not {mark}" for mark in left_out)] if left_out else []

@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from markdown_it import MarkdownIt
 from apps.engine.states import AttemptState, NodeState, RunState, Trigger
 from apps.engine.waiting import Code
 from tests.bench.__main__ import parser as bench_parser
+from tests.chaos.run import parser as chaos_parser
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -119,11 +120,18 @@ def refuses(command: BaseCommand, arguments: list[str]) -> bool:
     return False
 
 
-class BenchCommand(BaseCommand):
-    """`./runyard bench`, which is none of Django's, so far as its arguments go."""
+class OtherCommand(BaseCommand):
+    """`./runyard bench` or `chaos`, which are none of Django's, so far as their arguments go."""
+
+    def __init__(self, parser: Callable[[], ArgumentParser]) -> None:
+        super().__init__()
+        self._parser = parser
 
     def create_parser(self, *_: object, **__: object) -> ArgumentParser:  # type: ignore[override]
-        return bench_parser()
+        return self._parser()
+
+
+OTHERS = {"bench": bench_parser, "chaos": chaos_parser}
 
 
 def django_command(name: str) -> BaseCommand | None:
@@ -147,7 +155,7 @@ def test_every_command_line_is_one_that_runyard_takes() -> None:
         elif name not in known:
             wrong.append((page, line))
             continue
-        command = BenchCommand() if name == "bench" else django_command(name)
+        command = OtherCommand(OTHERS[name]) if name in OTHERS else django_command(name)
         if command is None or refuses(command, arguments):
             wrong.append((page, line))
 
@@ -157,6 +165,7 @@ def test_every_command_line_is_one_that_runyard_takes() -> None:
         "demo",
         "test",
         "bench",
+        "chaos",
         "doctor",
     }
 
