@@ -11,7 +11,8 @@ from django.db import connection
 from django.db.models import Count, QuerySet
 from django.utils import timezone
 
-from apps.engine.states import ACTIVE, RUN_ENDED, NodeState, RunState
+from apps.engine.priority import Priority
+from apps.engine.states import ACTIVE, RUN_ENDED, NodeState, RunState, Strategy
 from apps.engine.waiting import Reason
 from apps.runs.models import Attempt, NodeRun, Output, Run, RunEvent
 from apps.runs.waiting import waiting_of
@@ -156,6 +157,14 @@ class NodeShown:
         return self.reasons[0] if self.reasons else None
 
     @property
+    def waited_in_vain(self) -> bool:
+        """Whether it failed in its queue, without another attempt."""
+        node = self.node
+        if node.state != NodeState.FAILED or node.queued_at is None:
+            return False
+        return not self.attempts or node.queued_at > self.attempts[-1].started_at
+
+    @property
     def waited_long(self) -> bool:
         return self.waited is not None and self.waited > timedelta(minutes=1)
 
@@ -207,6 +216,19 @@ class RunShown:
         return self.run.state in RUN_ENDED
 
     @property
+    def limits(self) -> list[str]:
+        """What was said of the whole run, where it is not the usual."""
+        run = self.run
+        said = {
+            f"at most {run.parallelism} at once": run.parallelism,
+            f"cancelled after {run.timeout_seconds} s": run.timeout_seconds,
+            "ends when a node fails": run.strategy == Strategy.END,
+        }
+        if run.priority is not None:
+            said[f"{Priority(run.priority).word} priority, chosen for this run"] = True
+        return [words for words, holds in said.items() if holds]
+
+    @property
     def running(self) -> bool:
         return any(shown.node.state == NodeState.RUNNING for shown in self.nodes)
 
@@ -250,7 +272,8 @@ def run_shown(run: Run) -> RunShown:
     for shown in nodes:
         _time(shown, now)
         shown.reasons = waiting.nodes.get(shown.node.pk, ())
-        shown.said = "" if shown.attempts or shown.reasons else shown.node.reason
+        tells = shown.waited_in_vain or not (shown.attempts or shown.reasons)
+        shown.said = shown.node.reason if tells else ""
     ticks = _gantt(run, nodes, now)
     # As wide as the longest name asks for, within reason: the whole of it is in the tooltip.
     longest = max((len(key) for key in by_key), default=0)
@@ -292,6 +315,9 @@ def _time(shown: NodeShown, now: datetime) -> None:
     node = shown.node
     if node.state == NodeState.QUEUED and node.queued_at:
         shown.waited = now - node.queued_at
+        return
+    if shown.waited_in_vain and node.queued_at and node.ended_at:
+        shown.waited = node.ended_at - node.queued_at
         return
     if shown.attempts:
         last = shown.attempts[-1]
@@ -352,7 +378,7 @@ def _trouble(
     if not failed:
         return None
     first, *others = sorted(failed, key=lambda shown: shown.node.ended_at or timezone.now())
-    attempt = first.attempts[-1] if first.attempts else None
+    attempt = first.attempts[-1] if first.attempts and not first.waited_in_vain else None
     line = (attempt.error_line if attempt else "") or first.node.reason
     if not line and attempt and attempt.log_tail.strip():
         line = attempt.log_tail.strip().splitlines()[-1]

@@ -143,6 +143,35 @@ class TagsForm(Form):
         return {"tags": ", ".join(f"{key}={value}" for key, value in workflow.tags.items())}
 
 
+class RunForm(Form):
+    """The Run dialog. What is left empty is as the version says."""
+
+    priority = _priority()
+    queue = forms.ModelChoiceField(
+        ResourceQueue.objects.none(),
+        required=False,
+        label="Resource queue",
+        empty_label="each node's own",
+    )
+    remarks = forms.CharField(required=False, max_length=2000, widget=forms.Textarea({"rows": 2}))
+
+    def __init__(self, workspace: Workspace, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["queue"].queryset = ResourceQueue.objects.filter(  # type: ignore[attr-defined]
+            workspace=workspace, production=True
+        )
+        self.fields["priority"].choices = [  # type: ignore[attr-defined]
+            ("", "each node's own"),
+            *RunForm.base_fields["priority"].choices,  # type: ignore[attr-defined]
+        ]
+
+    def settings(self) -> dict[str, Any]:
+        """What `launch` takes of it."""
+        data = self.cleaned_data
+        level = data["priority"]
+        return {**data, "priority": None if level is None else Priority(level)}
+
+
 class NodeForm(Form):
     """The Add Node panel. What is left empty follows the workflow or the job."""
 

@@ -29,7 +29,7 @@ from apps.runs.services.holding import tag_workflow
 from apps.runs.services.launch import launch
 from apps.runs.shown import bars_of, counts_of, last_runs, shares_of
 from apps.workflows.drawing import CARD, Drawing, draw
-from apps.workflows.forms import NodeForm, TagsForm, WorkflowForm
+from apps.workflows.forms import NodeForm, RunForm, TagsForm, WorkflowForm
 from apps.workflows.models import DraftNode, Workflow
 from apps.workflows.services.drafting import (
     add_node,
@@ -403,17 +403,31 @@ def runs(request: Request, workspace: str, pk: int) -> HttpResponse:
     return render(request, template, context)
 
 
-@require_POST
+@require_http_methods(["GET", "POST"])
 def run(request: Request, workspace: str, pk: int) -> HttpResponse:
-    """Run the published version now."""
+    """Run the published version now; to GET, the dialog that asks how."""
     row = _workflow(request, pk)
     require(request, Permission.RUN)
     if row.published is None:
         raise Conflict(f"workflow {row.name!r} is not published; publish it, then run it")
-    [started] = launch(
-        row.published, cycles=[timezone.now()], trigger=Trigger.MANUAL, by=request.user
-    )
-    return go(request, reverse("runs:run", args=[workspace, started.pk]))
+    form = RunForm(request.workspace, request.POST if request.method == "POST" else None)
+    if form.is_valid():
+        try:
+            [started] = launch(
+                row.published,
+                cycles=[timezone.now()],
+                trigger=Trigger.MANUAL,
+                by=request.user,
+                **form.settings(),
+            )
+        except Invalid as error:
+            if "remarks" not in request.POST:
+                raise  # the button asks nothing, and has no form to say it at
+            form.add_faults(error)
+        else:
+            return go(request, reverse("runs:run", args=[workspace, started.pk]))
+    context = {"workflow": row, "form": form, "heading": f"Run {row.name}", "nav": "workflows"}
+    return fragment(request, "workflows/_run.html", context)
 
 
 @require_POST

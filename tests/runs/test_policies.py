@@ -12,11 +12,12 @@ from django.db.models import F
 from django.utils import timezone
 
 from apps.engine.priority import Priority
-from apps.engine.states import RunState
-from apps.runs.models import NodeRun, RunEvent
-from apps.runs.services.hot_path import claim
+from apps.engine.states import NodeState, RunState
+from apps.runs.models import Attempt, NodeRun, Run, RunEvent
+from apps.runs.services.hot_path import Outcome, claim, finish
 from apps.runs.services.pause import pause_run, resume_run
 from apps.runs.services.sweep import end_long_waits, tick
+from apps.runs.shown import run_shown
 from tests.factories import by_hand, published, workspace
 from tests.people import member
 
@@ -32,7 +33,8 @@ def states(run) -> str:
 
 
 def pass_time(**by):
-    """Make what is queued have been so for longer."""
+    """Make what is queued have been so for longer, and what came before it longer ago."""
+    Attempt.objects.update(started_at=F("started_at") - timedelta(**by))
     NodeRun.objects.filter(state="queued").update(queued_at=F("queued_at") - timedelta(**by))
 
 
@@ -168,14 +170,44 @@ def test_node_that_is_just_being_taken_is_passed_over():
     assert states(run) == "failed"
 
 
-def test_page_says_that_it_waited_too_long_and_not_what_an_earlier_attempt_said():
-    run = by_hand(published("a", queue_timeout_seconds=60))
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_page_says_that_it_waited_too_long_and_not_what_an_earlier_attempt_said(attempts):
+    run = by_hand(published("a", queue_timeout_seconds=60, retries=1))
+    for _ in range(attempts):
+        outcome = Outcome(NodeState.RETRYING, 3, "exit code 3", 0, error_line="Fault: no disk")
+        finish(take(), outcome, worker="worker@here:1", request=uuid4(), take=False)
+        tick()
     pass_time(seconds=61)
     tick()
 
+    shown = run_shown(Run.objects.get(pk=run.pk))
     html = member().get(f"/w/default/runs/{run.pk}/").content.decode()
 
+    [node], why = shown.nodes, "waited longer than 60 s in queue 'root_queue'"
+    assert (node.said, node.waited_long, node.ran) == (why, True, None)
+    assert shown.trouble.error_rest == why
+    assert shown.trouble.facts == []
     assert "waited longer than 60 s in queue" in html
+    assert "no disk" not in html.partition('id="oc-node"')[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "limits"),
+    [
+        ({}, None),
+        (
+            {"parallelism": 2, "timeout_seconds": 600, "strategy": "end"},
+            "at most 2 at once · cancelled after 600 s · ends when a node fails",
+        ),
+    ],
+)
+def test_run_page_says_what_was_said_of_the_whole_run(settings, limits):
+    run = by_hand(published("a", **settings))
+
+    html = member().get(f"/w/default/runs/{run.pk}/").content.decode()
+
+    assert ("<h2>Limits</h2>" in html) == bool(limits)
+    assert limits is None or f'<p class="oc-second">{limits}</p>' in html
 
 
 def test_details_of_a_node_run_say_what_holds_for_it_in_words():

@@ -7,6 +7,7 @@ import pytest
 from apps.core.canonical import digest
 from apps.core.errors import Conflict, Invalid
 from apps.engine.priority import Priority
+from apps.runs.models import Run
 from apps.runs.services.anew import rerun_anew
 from apps.runs.services.stop import stop_run
 from apps.workflows.models import Workflow, WorkflowVersion
@@ -19,8 +20,9 @@ from apps.workflows.services.drafting import (
     replace_draft,
 )
 from apps.workflows.services.publishing import draft_differs, publish
+from apps.workspaces.models import ResourceQueue
 from tests.api import program
-from tests.factories import by_hand, job, published
+from tests.factories import by_hand, job, published, workspace
 from tests.html import errors
 from tests.people import member
 
@@ -237,6 +239,42 @@ def test_panel_of_a_node_shows_what_it_follows_and_keeps_what_is_set():
     assert '<option value="" selected>high, from workflow</option>' in follows
     assert (node.final_exit_codes, node.priority, node.retry_backoff) == ([], 0, 1.5)
     assert set(said_by(flow.nodes.get()).values()) == {None}
+
+
+def test_run_dialog_asks_for_priority_and_queue_and_the_button_for_nothing():
+    flow = published("a", priority=Priority.LOW).workflow
+    client, here = member(), f"/w/default/workflows/{flow.pk}/run/"
+    queue = workspace().queues.get(name="dev_queue")
+    ResourceQueue.objects.filter(pk=queue.pk).update(production=True)
+
+    asked = client.get(here).content.decode()
+    client.post(here)
+    client.post(here, {"priority": "4", "queue": queue.pk, "remarks": "the board waits"})
+    wrong = client.post(here, {"priority": "9", "queue": "", "remarks": ""})
+
+    assert "Runs <strong>v1</strong> now." in asked
+    assert (wrong.status_code, len(errors(wrong.content.decode()))) == (422, 1)
+    found = [
+        (run.priority, run.remarks, node.priority, node.queue.name)
+        for run in Run.objects.order_by("pk")
+        for node in run.nodes.select_related("queue")
+    ]
+    assert found == [
+        (None, "", Priority.LOW, "root_queue"),
+        (4, "the board waits", Priority.HIGHEST, "dev_queue"),
+    ]
+
+
+def test_run_dialog_says_at_once_what_keeps_the_run_from_starting():
+    flow = published("a").workflow
+    client, here = member(), f"/w/default/workflows/{flow.pk}/run/"
+    ResourceQueue.objects.update(capacity=1)
+
+    answer = client.post(here, {"priority": "", "queue": "", "remarks": ""})
+
+    [said] = errors(answer.content.decode())
+    assert (answer.status_code, Run.objects.count()) == (422, 0)
+    assert "asks for 0.25 CU" in said
 
 
 @pytest.mark.parametrize(
