@@ -121,6 +121,18 @@ def test_fan_out_rings_for_what_the_finisher_does_not_take_itself():
     assert (done.next.key, dict(done.bells)) == ("leaf0", {queue.pk: 4})
 
 
+def test_nobody_is_woken_for_a_line_that_is_as_long_as_it_was():
+    by_hand(chain(2, name="mine"))
+    mine = take()
+    by_hand(chain(1, name="other"))
+
+    done = end(mine)
+
+    # The successor stands in line in place of the node that was taken from it.
+    assert (done.next.key, dict(done.bells)) == ("n000", {})
+    assert end(done.next).next.key == "n001"
+
+
 def test_join_waits_for_the_slower_side():
     run = by_hand(published("a", "b", "join", edges=[("a", "join"), ("b", "join")]))
     first, second = take(), take()

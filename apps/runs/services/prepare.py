@@ -7,6 +7,7 @@ between two nodes of a chain it asks nothing.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,9 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from django.db import connection
+
 from apps.nodes.models import JobVersion, PythonLock
 from apps.nodes.services.files import open_blob
-from apps.runs.models import Run
 from apps.runs.services.hot_path import Claim
 from apps.workspaces.models import ResourceQueue
 
@@ -55,14 +57,16 @@ def prepare(mine: Claim) -> Prepared:
 
 @lru_cache(maxsize=1024)
 def _run_facts(run_id: int) -> RunFacts:
-    run = Run.objects.select_related("workspace").get(pk=run_id)
-    return RunFacts(
-        run.workspace_id,
-        run.workspace.name,
-        run.name if run.workflow_id else "",
-        run.cycle,
-        run.parameters,
-    )
+    # Not by the ORM, which takes a millisecond for it: each run's first node waits for this.
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT r.workspace_id, w.name, r.name, r.workflow_id, r.cycle, r.parameters"
+            " FROM runs_run r JOIN workspaces_workspace w ON w.id = r.workspace_id"
+            " WHERE r.id = %s",
+            [run_id],
+        )
+        workspace_id, workspace, name, workflow, cycle, given = cursor.fetchone()
+    return RunFacts(workspace_id, workspace, name if workflow else "", cycle, json.loads(given))
 
 
 @lru_cache(maxsize=1024)

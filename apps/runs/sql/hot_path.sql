@@ -522,15 +522,18 @@ BEGIN
     END IF;
 
     -- 7. Who else should look. A useless bell costs more than any rule here: none for the
-    -- own queue where nothing was found there.
+    -- own queue where nothing was found there. Where another node was taken than one of those
+    -- just queued, the line is as long as it was, and was rung for then.
     own_bells := 0;
-    IF cardinality(queued) > coalesce(taken.id = ANY (queued), false)::integer THEN
+    IF NOT direct AND queued <> '{}' THEN
         SELECT coalesce(jsonb_agg(jsonb_build_array(q.queue_id, q.n))
                             FILTER (WHERE q.queue_id <> me.queue_id), '[]'),
                coalesce(sum(q.n) FILTER (WHERE q.queue_id = me.queue_id), 0)
+                   - (taken.id IS NOT NULL)::integer
           INTO bells, own_bells
           FROM (SELECT queue_id, count(*) AS n FROM runs_noderun
-                 WHERE id = ANY (queued) AND state = 'queued' GROUP BY queue_id) q;
+                 WHERE id = ANY (queued) AND (state = 'queued' OR id = taken.id)
+                 GROUP BY queue_id) q;
     END IF;
     IF NOT p_take OR taken.demand < me.demand THEN
         own_bells := greatest(own_bells, 1);
