@@ -30,6 +30,8 @@ class Code(StrEnum):
     HELD_QUEUE = "held_queue"  # a person holds the queue
     HELD_TAG = "held_tag"  # a person holds a tag of the run's workflow
     PAUSED = "paused"  # a person paused the run
+    OVERLAP = "overlap"  # earlier runs of its workflow, which do not overlap, are not over
+    RUN_IN_LANE = "run_in_lane"  # the run's lane has as many under way as it may
     LARGER_THAN_QUEUE = "larger_than_queue"  # the capacity was lowered below it after launch
     NO_WORKER = "no_worker"  # no worker is alive
     ENGINE_SILENT = "engine_silent"  # what is due is not done: neither beat nor worker looks
@@ -121,6 +123,25 @@ class HoldStanding:
 
 
 @dataclass(frozen=True)
+class LaneStanding:
+    """The lane in whose line a run stands."""
+
+    #: Runs at once; None: no limit.
+    limit: int | None
+    #: Runs that hold a place, the first few, and how many there are in all.
+    holders: tuple[Thing, ...]
+    holding: int
+    #: Runs before it in line, counted up to `AHEAD`.
+    ahead: int
+    #: It keeps the runs of one workflow apart.
+    is_overlap: bool
+
+
+#: As far as runs in a lane's line are counted.
+AHEAD = 100
+
+
+@dataclass(frozen=True)
 class Place:
     """A node run that holds capacity of a queue, or stands in its line."""
 
@@ -204,6 +225,8 @@ class RunStanding:
     asked: Asked = Asked()
     #: On a tag of its workflow.
     tag_hold: HoldStanding | None = None
+    #: In whose line it stands; None once it was admitted.
+    lane: LaneStanding | None = None
     parallelism: int | None = None
 
 
@@ -279,6 +302,9 @@ def _run(snapshot: Snapshot, nodes: Mapping[int, tuple[Reason, ...]]) -> Reason 
         return Reason(Code.PAUSED, (run.run,), parts)
     if run.tag_hold:
         return Reason(Code.HELD_TAG, (run.run,), _until_released(run.tag_hold, now))
+    if run.lane:
+        code, parts = _in_line(run.lane, snapshot)
+        return Reason(code, (run.run,), parts)
     moving = any(
         node.state is NodeState.RUNNING and node.pk not in nodes for node in snapshot.nodes
     )
@@ -362,6 +388,9 @@ def _held(snapshot: Snapshot) -> _Found:
     """A node that lacks nothing but leave."""
     run, now = snapshot.run, snapshot.now
     found = _paused(run, now)
+    if run.lane:
+        code, parts = _in_line(run.lane, snapshot)
+        return [*found, (code, ("waits for ", run.run, ", which ", *parts))]
     busy = [n.node for n in snapshot.nodes if n.state in (NodeState.QUEUED, NodeState.RUNNING)]
     if run.parallelism is not None and len(busy) >= run.parallelism:
         limit = f": at most {_count(run.parallelism, 'node')} of its run at once"
@@ -381,6 +410,20 @@ def _paused(run: RunStanding, now: datetime) -> _Found:
             which = (", which ", run.asked.by, " paused", ago)
         found.append((Code.PAUSED, ("waits for ", run.run, *which)))
     return found
+
+
+def _in_line(lane: LaneStanding, snapshot: Snapshot) -> tuple[Code, tuple[Part, ...]]:
+    """Of a run: what its lane lacks."""
+    if lane.limit is None or lane.holding < lane.limit:
+        return _due("is about to leave its lane's line", snapshot)
+    code, rule = Code.RUN_IN_LANE, f"at most {_count(lane.limit, 'run')} of its lane at once"
+    if lane.is_overlap:
+        code, rule = Code.OVERLAP, "runs of its workflow wait for each other"
+    least = "at least " if lane.ahead >= AHEAD else ""
+    are = "is" if lane.ahead == 1 else "are"
+    before = f"; {least}{_count(lane.ahead, 'run')} {are} before it" if lane.ahead else ""
+    runs = _named(lane.holders, "run", count=lane.holding)
+    return code, ("waits for ", *runs, f": {rule}{before}")
 
 
 def _until_released(hold: HoldStanding, now: datetime) -> tuple[Part, ...]:
@@ -524,9 +567,12 @@ def _span(length: timedelta) -> str:
     return f"{round(seconds)} s"
 
 
-def _named(things: Sequence[Thing], word: str = "node") -> tuple[Part, ...]:
-    """`a`, `a and b`, `a, b, c and 4 more nodes`."""
-    shown, rest = list(things[:_NAMED]), len(things) - _NAMED
+def _named(
+    things: Sequence[Thing], word: str = "node", *, count: int | None = None
+) -> tuple[Part, ...]:
+    """`a`, `a and b`, `a, b, c and 4 more nodes`. `count`: how many there are in all."""
+    shown = list(things[:_NAMED])
+    rest = (len(things) if count is None else count) - len(shown)
     parts: list[Part] = []
     for n, thing in enumerate(shown):
         last = rest <= 0 and n == len(shown) - 1

@@ -18,11 +18,13 @@ from django.db.models.functions import Coalesce
 
 from apps.engine.states import RUN_ENDED, Hold, NodeState, RunState
 from apps.engine.waiting import (
+    AHEAD,
     Asked,
     Code,
     EngineStanding,
     HoldStanding,
     Kind,
+    LaneStanding,
     NodeStanding,
     Place,
     QueueStanding,
@@ -69,7 +71,7 @@ def waiting_of(run: Run, nodes: Iterable[NodeRun] | None = None) -> Waiting:
     """Why a run and its nodes wait. `nodes`: all of them, by id, where they were read before.
 
     One query for a run under way, two more where a node is queued, one where a stop or a pause
-    was asked for; none for a run that is over.
+    was asked for, or the run stands in a lane's line; none for a run that is over.
     """
     rows = list(run.nodes.only(*_READ).order_by("pk") if nodes is None else nodes)
     over = run.state in RUN_ENDED
@@ -85,6 +87,7 @@ def waiting_of(run: Run, nodes: Iterable[NodeRun] | None = None) -> Waiting:
             Hold(run.hold),
             asked.get(None, Asked()),
             None if over or not run.held else _tag_hold(run),
+            None if over or not run.waits else _lane(run),
             run.parallelism,
         ),
         nodes=tuple(_node(row, asked) for row in rows),
@@ -174,6 +177,35 @@ def _tag_hold(run: Run) -> HoldStanding | None:
     tags = Workflow.objects.filter(runs=run.pk).values_list("tags", flat=True).first()
     holds = holds_on_tags(run.workspace_id, tags or {})
     return _hold(holds[0]) if holds else None
+
+
+def _lane(run: Run) -> LaneStanding | None:
+    """The lane in whose line a run stands; one query. None if it has just left it."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT l."limit", l.owner = %s, place.many, place.id, place.name,
+                   (SELECT count(*) FROM (SELECT FROM runs_run
+                                           WHERE lane_id = l.id AND waits AND id < me.id
+                                           LIMIT %s) AS earlier)
+              FROM runs_run me
+              JOIN runs_lane l ON l.id = me.lane_id
+              LEFT JOIN LATERAL (
+                  SELECT id, name, count(*) OVER () AS many FROM runs_run
+                   WHERE lane_id = l.id AND state IN ('pending', 'running') AND NOT waits
+                   ORDER BY id LIMIT %s
+              ) AS place ON true
+             WHERE me.id = %s AND me.waits
+             ORDER BY place.id
+            """,
+            [f"workflow {run.workflow_id}", AHEAD, HOLDERS, run.pk],
+        )
+        rows = cursor.fetchall()
+    if not rows:
+        return None
+    limit, is_overlap, holding, *_, ahead = rows[0]
+    holders = tuple(_run(pk, name) for *_, pk, name, _ in rows if pk is not None)
+    return LaneStanding(limit, holders, holding or 0, ahead, is_overlap)
 
 
 def _hold(row: WorkspaceHold) -> HoldStanding:

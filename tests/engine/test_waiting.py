@@ -14,6 +14,7 @@ from apps.engine.waiting import (
     EngineStanding,
     HoldStanding,
     Kind,
+    LaneStanding,
     NodeStanding,
     Place,
     QueueStanding,
@@ -98,6 +99,8 @@ TAG_HOLD = HoldStanding(
     Thing(Kind.HOLD, 8, "tag layer=raw"), Code.HELD_TAG, Asked(at=ago(seconds=40))
 )
 PAUSED = replace(RUN, hold=Hold.PAUSED, asked=Asked(MAYA, ago(minutes=12)))
+OVERLAP = LaneStanding(1, (run_thing(11),), 1, 0, is_overlap=True)
+LANE = LaneStanding(4, (run_thing(8), run_thing(9), run_thing(10)), 4, 1, is_overlap=False)
 STOPPED = replace(RUN, hold=Hold.STOPPED, asked=Asked(MAYA, ago(seconds=3)))
 LATE = replace(RUN, hold=Hold.CANCELLED, asked=Asked(note="run timed out after 60 s"))
 OVER = replace(RUN, state=RunState.FAILED)
@@ -162,6 +165,21 @@ FIXTURES: list[tuple[Code, str, Snapshot, str]] = [
         "a run that nobody remembers pausing",
         snapshot(node("clean", 2), run=replace(RUN, hold=Hold.PAUSED)),
         f"{CLEAN}waits for [run 12 run 12 of etl], which was paused.",
+    ),
+    (
+        Code.OVERLAP,
+        "the run before it is not over",
+        snapshot(node("clean", 2), run=replace(RUN, lane=OVERLAP)),
+        f"{CLEAN}waits for [run 12 run 12 of etl], which waits for [run 11 run 11 of load]: runs "
+        "of its workflow wait for each other.",
+    ),
+    (
+        Code.RUN_IN_LANE,
+        "the lane has as many under way as it may",
+        snapshot(node("clean", 2), run=replace(RUN, lane=LANE)),
+        f"{CLEAN}waits for [run 12 run 12 of etl], which waits for [run 8 run 8 of load], "
+        "[run 9 run 9 of load], [run 10 run 10 of load] and 1 more run: at most 4 runs of its "
+        "lane at once; 1 run is before it.",
     ),
     (
         Code.LARGER_THAN_QUEUE,
@@ -433,6 +451,18 @@ def test_a_retry_in_a_paused_run_names_the_pause_first():
             "[run 12 run 12 of etl] waits until [hold 8 tag layer=raw] is released; it was held "
             "40 s ago.",
             id="a tag of its workflow is held, though something runs",
+        ),
+        pytest.param(
+            snapshot(node("a", 4), run=replace(RUN, lane=replace(LANE, ahead=100))),
+            "[run 12 run 12 of etl] waits for [run 8 run 8 of load], [run 9 run 9 of load], "
+            "[run 10 run 10 of load] and 1 more run: at most 4 runs of its lane at once; at least "
+            "100 runs are before it.",
+            id="it is in a long line",
+        ),
+        pytest.param(
+            snapshot(node("a", 4), run=replace(RUN, lane=replace(LANE, holding=3))),
+            "[run 12 run 12 of etl] is about to leave its lane's line.",
+            id="its lane has room",
         ),
         pytest.param(
             snapshot(node("a", 4), run=replace(RUN, hold=Hold.PAUSED)),

@@ -10,19 +10,23 @@ import pytest
 from django.db import connection
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from apps.engine.roles import Role
-from apps.engine.states import NodeState
+from apps.engine.states import NodeState, Trigger
 from apps.engine.waiting import Code, Reason
 from apps.runs.models import NodeRun, Pulse, Run, Worker
 from apps.runs.services.advance import advance
 from apps.runs.services.holding import hold, release, tag_workflow
 from apps.runs.services.hot_path import Claim, Outcome, claim, finish
+from apps.runs.services.lanes import lane_of
+from apps.runs.services.launch import launch
 from apps.runs.services.pause import pause_run
 from apps.runs.services.stop import stop_node, stop_run
 from apps.runs.services.sweep import stamp_pulse
 from apps.runs.services.workers import show_life
 from apps.runs.waiting import waiting_of
+from apps.workflows.models import WorkflowVersion
 from apps.workspaces.models import ResourceQueue
 from tests.api import program, queries
 from tests.factories import by_hand, published, workspace
@@ -205,6 +209,40 @@ def test_holds_on_a_queue_a_workspace_and_a_tag():
     hold(here, tag="layer", user=maya)
     reason = f"held_tag: waits until tag layer {by_maya}"
     assert said(run) == {"a": reason, "b": "upstream: waits for a", "": reason}
+
+
+def in_lane(owner: str, version: WorkflowVersion, many: int, limit: int) -> list[Run]:
+    lane = lane_of(workspace(), owner, limit=limit)
+    cycles = [timezone.now() - timedelta(days=many - n) for n in range(many)]
+    return launch(version, cycles=cycles, trigger=Trigger.MANUAL, by=None, lane=lane)
+
+
+def test_runs_in_a_lanes_line_name_those_that_hold_its_places():
+    version = published("a", "b", edges=[("a", "b")])
+    first, second, third = in_lane("backfill 7", version, 3, 1)
+    waits = f"waits for run {first.pk} of flow: at most 1 run of its lane at once"
+    before = "; 1 run is before it"
+
+    assert said(first)["a"].startswith("starting: ")
+    assert said(second) == {
+        "": f"run_in_lane: {waits}",
+        "a": f"run_in_lane: waits for run {second.pk} of flow, which {waits}",
+        "b": "upstream: waits for a",
+    }
+    assert said(third)[""] == f"run_in_lane: {waits}{before}"
+
+    stop_run(first, user=None)
+    stop_run(second, user=None)
+    assert said(third)[""] == "starting: is about to leave its lane's line"
+
+
+def test_runs_of_a_workflow_that_wait_for_each_other():
+    version = published("a")
+    first, second = in_lane(f"workflow {version.workflow_id}", version, 2, 1)
+
+    assert said(second)[""] == (
+        f"overlap: waits for run {first.pk} of flow: runs of its workflow wait for each other"
+    )
 
 
 def test_who_stops_a_node_and_who_a_run():
