@@ -254,6 +254,12 @@ STOP_GRACE_SECONDS = _whole("RUNYARD_STOP_GRACE_SECONDS", 10)
 LOG_LIMIT_BYTES = _whole("RUNYARD_LOG_LIMIT_BYTES", 1 << 30)
 #: Runs that have been over for so long are removed, with their logs and outputs; 0: none.
 RETENTION_DAYS = _whole("RUNYARD_RETENTION_DAYS", 90)
+#: Where logs are kept: "folder" (of the home), or s3://bucket/prefix.
+LOG_STORE = os.environ.get("RUNYARD_LOG_STORE") or "folder"
+if LOG_STORE != "folder" and not (LOG_STORE.startswith("s3://") and urlsplit(LOG_STORE).netloc):
+    raise ImproperlyConfigured(
+        f"RUNYARD_LOG_STORE is {LOG_STORE!r}; write folder, or s3://bucket/prefix"
+    )
 #: First of the range of user ids that jobs run as, one per workspace, where the worker is
 #: root. 0: jobs run as the worker's own user.
 JOB_UID_BASE = _whole("RUNYARD_JOB_UID_BASE", 200_000)
@@ -268,6 +274,7 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": os.environ.get("RUNYARD_LOG_LEVEL", "INFO")},
     # Lines for each bell, each beat and each start, which would hide the others.
     "loggers": {
+        "botocore": {"level": "WARNING"},
         "celery.beat": {"level": "WARNING"},
         "django_celery_beat": {"level": "WARNING"},
         "uvicorn": {"level": "WARNING"},

@@ -49,6 +49,10 @@ class Invalid(ApplicationError):
         self.faults = tuple(faults)
 
 
+class Unavailable(ApplicationError):
+    """Something outside that is needed for it does not answer now; the same may work later."""
+
+
 class TooMany(ApplicationError):
     """Too often, or too much at once; the same is allowed in `seconds`."""
 

@@ -14,7 +14,15 @@ from django_htmx.http import HttpResponseClientRedirect
 from django_htmx.middleware import HtmxDetails
 from whitenoise.middleware import WhiteNoiseMiddleware
 
-from apps.core.errors import ApplicationError, Conflict, Denied, Invalid, NotFound, TooMany
+from apps.core.errors import (
+    ApplicationError,
+    Conflict,
+    Denied,
+    Invalid,
+    NotFound,
+    TooMany,
+    Unavailable,
+)
 
 STATUS: dict[type[ApplicationError], int] = {
     NotFound: 404,
@@ -22,6 +30,7 @@ STATUS: dict[type[ApplicationError], int] = {
     Conflict: 409,
     Invalid: 422,
     TooMany: 429,
+    Unavailable: 503,
 }
 
 

@@ -91,6 +91,8 @@ class Bench:
     identity: Identity
     guard: Guard
     strays: Strays
+    #: Called with each log that has begun.
+    began: Callable[[AttemptLog], None] | None = None
 
 
 class Execution:
@@ -128,6 +130,11 @@ class Execution:
         #: Whether its log's middle could not be left out; said once.
         self._is_uncut = False
 
+    @property
+    def log(self) -> AttemptLog | None:
+        """None before it has begun."""
+        return self._log
+
     # --- by the slot ------------------------------------------------------------------------
 
     def run(self) -> Outcome | None:
@@ -160,6 +167,8 @@ class Execution:
         mine = self.mine
         self._log = log_of(mine.run_id, mine.node_run_id, mine.attempt)
         self._handle = self._log.open_for_child(self._bench.blanks.take())
+        if self._bench.began is not None:
+            self._bench.began(self._log)
         prepared = insist(lambda: prepare(mine), self.is_ours)
         uid = self._bench.identity.uid(prepared.run.workspace_id)
         if uid is not None:

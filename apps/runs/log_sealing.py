@@ -40,7 +40,7 @@ _PAUSE_SECONDS = 5.0
 _DAYS = 3
 
 
-def seal(log: AttemptLog) -> bool:
+def seal(log: AttemptLog, least: int = LEAST_BYTES) -> bool:
     """Pack a log to which nothing is written any more; False: not worth it, or another is at it.
 
     Raises OSError where the disk refuses; then the log stays as it was.
@@ -54,7 +54,7 @@ def seal(log: AttemptLog) -> bool:
         size, (start, end) = os.fstat(handle).st_size, log.hole()
         kept = size - (end - start)
         # A job can make terabytes of nothing, of which a full disk could not leave out any.
-        if not LEAST_BYTES <= kept <= 2 * settings.LOG_LIMIT_BYTES or not log.path.exists():
+        if not least <= kept <= 2 * settings.LOG_LIMIT_BYTES or not log.path.exists():
             return False
         packed = log.packed
         fresh = PackedFile(_fresh(packed.path), _fresh(packed.table_path))
@@ -162,15 +162,21 @@ class Sealer:
             connection.close()
 
 
-def unsealed(since: float) -> Iterator[AttemptLog]:
-    """Logs worth packing of attempts that are over, in folders touched since (Unix time)."""
-    for folder in os.scandir(settings.HOME.logs):
+def unsealed(since: float, least: int = LEAST_BYTES) -> Iterator[AttemptLog]:
+    """Logs of `least` bytes of attempts that are over, in folders touched since (Unix time).
+
+    With `least` 0 also those that are packed already.
+    """
+    kinds = ("*.log",) if least else ("*.log", "*.log.gz")
+    with os.scandir(settings.HOME.logs) as found_there:
+        folders = list(found_there)
+    for folder in folders:
         if not folder.name.isdecimal() or folder.stat().st_mtime < since:
             continue
         found: dict[tuple[int, int], AttemptLog] = {}
-        for path in Path(folder).glob("*.log"):
-            node_run, _, attempt = path.stem.partition(".")
-            if node_run.isdecimal() and attempt.isdecimal() and path.stat().st_size >= LEAST_BYTES:
+        for path in (path for kind in kinds for path in Path(folder).glob(kind)):
+            node_run, attempt = path.name.split(".")[:2]
+            if node_run.isdecimal() and attempt.isdecimal() and path.stat().st_size >= least:
                 place = int(node_run), int(attempt)
                 found[place] = log_of(int(folder.name), *place)
         if found:

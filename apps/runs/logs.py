@@ -7,8 +7,9 @@ Offsets are the child's own: of a log that outgrows its limit the middle is punc
 the file, so that all before and after it stays where it was. How much is missing stands in
 a small file beside it.
 
-The folder is this machine's, or one that workers and web share. Another kind of store needs
-what AttemptLog has: open_for_child, size, read, tail, hole, marks; and remove_logs.
+The folder is this machine's, or one that workers and web share. Where there is none to share,
+logs are shipped to object storage while they grow (log_bucket, log_shipping), and read there by
+who does not find the file.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ import os
 import shutil
 import struct
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from django.conf import settings
 
 from apps.core.home import private
 from apps.runs.log_blocks import Blocks, Mark, PackedFile, Stretch
+from apps.runs.log_bucket import BucketLog, remove_run, the_bucket
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +55,8 @@ class AttemptLog:
     """The log of one attempt, which may not have begun."""
 
     path: Path
+    #: Where it is read where there is no such file; None: nowhere.
+    shipped: BucketLog | None = field(default=None, compare=False)
 
     def open_for_child(self, blank: int | None = None) -> int:
         """Begin the log and return a descriptor for the child's outputs, and for our reading.
@@ -99,7 +104,9 @@ class AttemptLog:
             try:
                 return self.packed.read(offset, limit)
             except FileNotFoundError:
-                return Stretch(offset, b"", 0)
+                if self.shipped is None:
+                    return Stretch(offset, b"", 0)
+                return self.shipped.read(offset, limit)
         try:
             while True:
                 start, end = self.hole()
@@ -140,11 +147,11 @@ class AttemptLog:
         return [Mark(*each) for each in _MARK.iter_unpack(data[:whole])]
 
     def _blocks(self) -> Blocks:
-        """Of a log that is packed; none of one that is not."""
+        """Of a log that is packed, or shipped; none of another."""
         try:
             return self.packed.blocks()
         except FileNotFoundError:
-            return Blocks([])
+            return Blocks([]) if self.shipped is None else self.shipped.blocks()
 
     @property
     def packed(self) -> PackedFile:
@@ -179,12 +186,27 @@ class AttemptLog:
 
 
 def log_of(run_id: int, node_run_id: int, attempt: int) -> AttemptLog:
-    return AttemptLog(settings.HOME.logs / str(run_id) / f"{node_run_id}.{attempt}.log")
+    """Where the logs are in object storage, what it gives raises Unavailable where that is away.
+
+    Take one for each reader: it keeps what it has read.
+    """
+    path = settings.HOME.logs / str(run_id) / f"{node_run_id}.{attempt}.log"
+    bucket = the_bucket()
+    if bucket is None:
+        return AttemptLog(path)
+    return AttemptLog(path, BucketLog(bucket, f"{run_id}/{path.stem}/"))
 
 
-def remove_logs(run_id: int) -> None:
-    """Remove all logs of a run; none there is fine."""
-    shutil.rmtree(settings.HOME.logs / str(run_id), ignore_errors=True)
+def remove_logs(run_ids: Iterable[int]) -> None:
+    """Remove all logs of some runs; none there is fine. Raises Unavailable."""
+    runs = list(run_ids)
+    for run_id in runs:
+        shutil.rmtree(settings.HOME.logs / str(run_id), ignore_errors=True)
+    bucket = the_bucket()
+    if bucket is not None:
+        # Side by side: to list and remove takes two answers a run.
+        with ThreadPoolExecutor(max_workers=16) as pool:
+            list(pool.map(lambda run_id: remove_run(bucket, run_id), runs))
 
 
 class Blanks:

@@ -8,6 +8,7 @@ import posixpath
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
@@ -17,6 +18,7 @@ from django.contrib import messages
 from django.contrib.auth import get_user
 from django.db import connection
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
 from django.http import (
     Http404,
     HttpRequest,
@@ -31,7 +33,7 @@ from django.utils.cache import get_conditional_response
 from django.utils.http import urlencode
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from apps.core.errors import Conflict, Invalid
+from apps.core.errors import Conflict, Invalid, Unavailable
 from apps.core.http import download, fragment, go, number_in
 from apps.core.paging import newest_first
 from apps.engine.states import ENDED, RUN_ENDED, NodeState, RunState, Trigger
@@ -63,6 +65,10 @@ STREAM_SECONDS = 600.0
 #: Between two looks at a log's file, and at the database.
 LOOK_SECONDS = 0.4
 ASK_SECONDS = 1.0
+#: Between two looks at object storage that is away.
+_AWAY_SECONDS = 3.0
+#: What the last part of a log may take from its worker to where it is read.
+SHIPPED_SECONDS = 60
 #: Sent where nothing happens, so that proxies and the server see a page that has gone.
 PING_SECONDS = 15.0
 
@@ -218,9 +224,12 @@ def _panel(request: Request, node: NodeRun, reasons: Sequence[Reason]) -> dict[s
         context["ended_how"] = ended_how(attempt)
     if attempt and context["tab"] == "log":
         log = log_of(node.run_id, node.pk, attempt.number)
-        context["log_from"], context["log_line"] = opening(log)
-        # Nobody counted the lines of an attempt whose worker went away.
-        context["log_bytes"] = attempt.log_bytes or log.size()
+        try:
+            context["log_from"], context["log_line"] = opening(log)
+            # Nobody counted the lines of an attempt whose worker went away.
+            context["log_bytes"] = attempt.log_bytes or log.size()
+        except Unavailable as error:
+            context["log_away"] = str(error)
     return context
 
 
@@ -500,7 +509,15 @@ def _ended(watched: _Watched) -> bool:
     """Whether nothing more can be written. To be asked before the file is read: in that order,
     "ended and nothing new" means that nothing new will come."""
     rows = Attempt.objects.filter(node_run=watched.node, number=watched.attempt)
-    return bool(rows.values_list("ended_at", flat=True).get())
+    is_old = Q(ended_at__lt=Now() - timedelta(seconds=SHIPPED_SECONDS))
+    ended_at, written, is_old = (
+        rows.annotate(is_old=is_old).values_list("ended_at", "log_bytes", "is_old").get()
+    )
+    # The last part may still be on its way from another machine.
+    try:
+        return bool(ended_at) and (is_old or watched.log.size() >= written)
+    except Unavailable:
+        return False
 
 
 @require_safe
@@ -580,8 +597,13 @@ async def _events(watched: _Watched, offset: int) -> AsyncIterator[bytes]:
     yield b"retry: 2000\n\n"
     while seen is not None and time.monotonic() - began < STREAM_SECONDS:
         revision, ended = seen
-        found = await read(watched.log, offset, ended=ended)
-        if found.next > offset:
+        try:
+            found = await read(watched.log, offset, ended=ended)
+        except Unavailable:
+            found = None
+        if found is None:
+            await asyncio.sleep(_AWAY_SECONDS)  # it goes on where it was when storage is back
+        elif found.next > offset:
             data = {"from": found.start, "to": found.next, "text": found.text}
             yield _event("log", data, found.next)
             offset, said = found.next, time.monotonic()

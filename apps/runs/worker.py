@@ -40,7 +40,9 @@ from apps.runs.desks import Desks
 from apps.runs.doorbell import ring
 from apps.runs.execution import Bench, Execution, insist
 from apps.runs.guard import Guard, now
+from apps.runs.log_bucket import the_bucket
 from apps.runs.log_sealing import Sealer
+from apps.runs.log_shipping import Shipper
 from apps.runs.logs import Blanks
 from apps.runs.models import NodeRun
 from apps.runs.services import sweep
@@ -89,7 +91,9 @@ class Worker:
         self.slots = slots
         self.guard = Guard(self.name, settings.LEASE_SECONDS)
         self.strays = Strays()
-        self._sealer = Sealer()
+        bucket = the_bucket()
+        self._sealer = Sealer() if bucket is None else None
+        self._shipper = Shipper(bucket) if bucket is not None else None
         self._seat = Seat(settings.HOME.work, self.name, f"{pid}-{tag}")
         self._bench: Bench  # from start on
 
@@ -128,8 +132,12 @@ class Worker:
         self.strays.known.add(self.guard.pid)
         desks = Desks(self._seat.folder, reuse=identity.base is None, most=self.slots)
         blanks = Blanks(self.slots)
-        self._bench = Bench(self.name, desks, blanks, identity, self.guard, self.strays)
-        self._sealer.start()
+        began = self._shipper.began if self._shipper else None
+        self._bench = Bench(self.name, desks, blanks, identity, self.guard, self.strays, began)
+        if self._sealer is not None:
+            self._sealer.start()
+        if self._shipper is not None:
+            self._shipper.start()
         for work in (self._watch, self._keep):
             thread = threading.Thread(target=work, name=work.__name__, daemon=True)
             thread.start()
@@ -151,7 +159,10 @@ class Worker:
         self._closed.set()
         for thread in self._keepers:
             thread.join(timeout=5)
-        self._sealer.close()
+        if self._sealer is not None:
+            self._sealer.close()
+        if self._shipper is not None:
+            self._shipper.close()
         self.guard.close()
         self._seat.leave()
         with self._quiet("leaving"):
@@ -340,8 +351,10 @@ class Worker:
         with self._lock:
             self._held.pop(held.mine.mark, None)
             self._lock.notify_all()
-        if held.long_log is not None:
+        if self._sealer is not None and held.long_log is not None:
             self._sealer.ended(held.long_log)
+        if self._shipper is not None and held.log is not None:
+            self._shipper.ended(held.log)
 
     def _all_held(self) -> list[Execution]:
         with self._lock:

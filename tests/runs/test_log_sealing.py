@@ -175,5 +175,5 @@ def test_logs_that_a_dead_worker_left_are_found_once_their_attempts_are_over(set
     assert response.content == LINES[1_000_000:1_000_010]
     assert response["Content-Range"] == f"bytes 1000000-1000009/{len(LINES)}"
 
-    remove_logs(run.pk)
+    remove_logs([run.pk])
     assert log_of(run.pk, over.pk, 1).size() == 0

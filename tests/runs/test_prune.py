@@ -63,7 +63,7 @@ def what_is_left() -> dict[str, list[int]]:
 def no_logs(settings, tmp_path):
     settings.HOME.logs.mkdir(parents=True, exist_ok=True)
     for folder in settings.HOME.logs.iterdir():
-        module.remove_logs(int(folder.name))
+        module.remove_logs([int(folder.name)])
 
 
 def test_runs_over_for_longer_than_the_retention_go_with_all_that_is_theirs():

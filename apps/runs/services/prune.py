@@ -126,8 +126,7 @@ def _prune_batch(days: int) -> Forgotten | None:
     attempts = Attempt.objects.filter(node_run__in=gone)
     written = attempts.aggregate(n=Sum("log_bytes"))["n"] or 0
     # Logs first: if it ends here, the rows are still there to say what is left to remove.
-    for pk in runs:
-        remove_logs(pk)
+    remove_logs(runs)
     # Not through the collector of `.delete()`, which would read all rows first.
     Run.objects.filter(rerun_of__in=runs).update(rerun_of=None)
     for rows_of in (
