@@ -122,16 +122,18 @@ def test_long_wait_ends_the_rest_where_the_strategy_is_end():
 
     run.refresh_from_db()
     assert (run.state, states(run)) == (RunState.FAILED, "failed cancelled")
+    assert not RunEvent.objects.filter(node_run__key="b", new="queued").exists()
 
 
 def test_place_in_a_limited_run_goes_to_the_next_node():
-    run = by_hand(published("a", "b", parallelism=1, queue_timeout_seconds=60))
+    run = by_hand(published("a", "b", "c", parallelism=2, queue_timeout_seconds=60))
+    take()
     pass_time(seconds=61)
 
-    tick()
+    end_long_waits()
 
     run.refresh_from_db()
-    assert (run.state, states(run), run.active) == (RunState.PENDING, "failed queued", 1)
+    assert (run.state, states(run), run.active) == (RunState.RUNNING, "running failed queued", 2)
 
 
 def test_pause_takes_a_node_out_of_its_queue_and_its_wait_begins_anew():
