@@ -119,6 +119,126 @@ ARROWS: dict[tuple[NodeState, NodeState], frozenset[By]] = {
 }
 
 
+_R = RunState
+#: Every arrow of a run, and whose doing it is. Its state follows from its nodes'.
+RUN_ARROWS: dict[tuple[RunState, RunState], frozenset[By]] = {
+    (_R.PENDING, _R.RUNNING): frozenset({By.WORKER}),
+    # A run that has not started ends where its nodes were stopped, cut off or set to success.
+    (_R.PENDING, _R.SUCCEEDED): frozenset({By.PERSON}),
+    (_R.PENDING, _R.FAILED): frozenset({By.ENGINE, By.PERSON}),
+    (_R.PENDING, _R.STOPPED): frozenset({By.PERSON}),
+    (_R.RUNNING, _R.SUCCEEDED): frozenset({By.WORKER, By.PERSON}),
+    (_R.RUNNING, _R.FAILED): frozenset({By.ENGINE, By.WORKER, By.PERSON}),
+    (_R.RUNNING, _R.STOPPED): frozenset({By.ENGINE, By.WORKER, By.PERSON}),
+    # Rerun in place; set to success.
+    (_R.SUCCEEDED, _R.RUNNING): frozenset({By.PERSON}),
+    (_R.FAILED, _R.RUNNING): frozenset({By.PERSON}),
+    (_R.STOPPED, _R.RUNNING): frozenset({By.PERSON}),
+}
+
+
+class Standing(StrEnum):
+    """Where a person finds a run: its state, and what was asked of the whole of it."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    PAUSED = "paused"
+    ENDING = "ending"  # being stopped, or cut off
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+def standing(state: str, hold: str) -> Standing:
+    if state in RUN_ENDED:
+        return Standing(state)
+    if hold in (Hold.STOPPED, Hold.CANCELLED):
+        return Standing.ENDING
+    return Standing.PAUSED if hold == Hold.PAUSED else Standing(state)
+
+
+class Act(StrEnum):
+    """What a person may do to a run, or to a node of one."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    STOP = "stop"
+    RERUN = "rerun"  # of a run: as a new one; of a node: in its run
+    RERUN_FAILED = "rerun_failed"  # in the run
+    SUCCESS = "success"
+
+
+_S = Standing
+_OVER = frozenset({_S.SUCCEEDED, _S.FAILED, _S.STOPPED})
+
+#: Where an act on a run is possible, and where the run may stand right after it.
+RUN_ACTS: dict[Act, dict[Standing, frozenset[Standing]]] = {
+    Act.PAUSE: {_S.PENDING: frozenset({_S.PAUSED}), _S.RUNNING: frozenset({_S.PAUSED})},
+    Act.RESUME: {_S.PAUSED: frozenset({_S.PENDING, _S.RUNNING})},
+    Act.STOP: {
+        _S.PENDING: frozenset({_S.STOPPED}),
+        _S.RUNNING: frozenset({_S.ENDING, _S.STOPPED}),
+        _S.PAUSED: frozenset({_S.ENDING, _S.STOPPED}),
+        _S.ENDING: frozenset({_S.ENDING, _S.STOPPED}),  # a person's stop outranks a cut-off
+    },
+    Act.RERUN: {each: frozenset({each}) for each in Standing if each in _OVER},
+    # Where something has failed, or was stopped or left out.
+    Act.RERUN_FAILED: {
+        _S.PENDING: frozenset({_S.PENDING}),
+        _S.RUNNING: frozenset({_S.RUNNING}),
+        _S.PAUSED: frozenset({_S.PAUSED}),
+        _S.FAILED: frozenset({_S.RUNNING}),
+        _S.STOPPED: frozenset({_S.RUNNING}),
+    },
+}
+
+_AGAIN = frozenset({_N.PENDING, _N.QUEUED})
+_DONE = frozenset({_N.SUCCEEDED})
+_ENDED_BY_HAND = frozenset({_N.STOPPED})
+
+#: In which runs an act on a node is possible.
+NODE_ACTS_IN: dict[Act, frozenset[Standing]] = {
+    Act.STOP: frozenset({_S.PENDING, _S.RUNNING, _S.PAUSED, _S.ENDING}),
+    Act.SUCCESS: frozenset(Standing) - {_S.ENDING},
+    Act.RERUN: frozenset(Standing) - {_S.ENDING},
+}
+
+#: Where a node has to stand for an act, and where it may stand right after it.
+NODE_ACTS: dict[Act, dict[NodeState, frozenset[NodeState]]] = {
+    Act.STOP: {
+        _N.PENDING: _ENDED_BY_HAND,
+        _N.QUEUED: _ENDED_BY_HAND,
+        _N.RUNNING: frozenset({_N.RUNNING}),  # its worker ends it
+        _N.RETRYING: _ENDED_BY_HAND,
+    },
+    Act.SUCCESS: {
+        _N.PENDING: _DONE,
+        _N.QUEUED: _DONE,
+        _N.RETRYING: _DONE,
+        _N.FAILED: _DONE,
+        _N.STOPPED: _DONE,
+        _N.CANCELLED: _DONE,
+    },
+    Act.RERUN: {
+        _N.PENDING: _AGAIN,  # unless it goes on by itself
+        _N.SUCCEEDED: _AGAIN,
+        _N.FAILED: _AGAIN,
+        _N.STOPPED: _AGAIN,
+        _N.CANCELLED: _AGAIN,
+    },
+}
+
+
+def run_acts(now: Standing) -> list[Act]:
+    """What a person may do to a run that stands here."""
+    return [act for act, where in RUN_ACTS.items() if now in where]
+
+
+def node_acts(now: Standing, state: str) -> list[Act]:
+    """What a person may do to a node in this state of a run that stands here."""
+    return [act for act, where in NODE_ACTS.items() if state in where and now in NODE_ACTS_IN[act]]
+
+
 class IllegalMove(Exception):
     """A move that the table has no arrow for: a mistake in the program, not a lost race."""
 

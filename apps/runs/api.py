@@ -19,7 +19,17 @@ from apps.core.api.operation import Bytes, Place, operation
 from apps.core.api.problems import problem
 from apps.core.http import download
 from apps.engine.roles import Permission
-from apps.engine.states import AttemptState, Hold, NodeState, RunState, Strategy, Trigger
+from apps.engine.states import (
+    AttemptState,
+    Hold,
+    NodeState,
+    RunState,
+    Strategy,
+    Trigger,
+    node_acts,
+    run_acts,
+    standing,
+)
 from apps.nodes.api import ParametersField, StartedSerializer, stored_bytes
 from apps.runs.log_lines import MOST_LINES, check_wanted, lines_from, search
 from apps.runs.logs import AttemptLog, log_of
@@ -78,6 +88,10 @@ class RunSerializer(serializers.Serializer):
         choices=[each.value for each in Hold], allow_blank=True, help_text="Asked of the whole run."
     )
     held = serializers.BooleanField(help_text="A hold stands on a tag of its workflow.")
+    actions = serializers.SerializerMethodField(
+        help_text="What may be done to it now, rights aside: pause, resume, stop, rerun (as a "
+        "new run), rerun_failed (in it)."
+    )
     nodes = CountsSerializer(source="*")
     parallelism = serializers.IntegerField(
         allow_null=True, help_text="Nodes at once; null: no limit."
@@ -97,6 +111,9 @@ class RunSerializer(serializers.Serializer):
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
     ended_at = serializers.DateTimeField(allow_null=True)
+
+    def get_actions(self, run: Run) -> list[str]:
+        return [str(act) for act in run_acts(standing(run.state, run.hold))]
 
 
 class RunNowSerializer(RunSerializer):
@@ -118,6 +135,9 @@ class NodeRunSerializer(serializers.Serializer):
     queue = serializers.CharField(source="queue.name")
     demand = Units(help_text="In CU, while it runs.")
     state = serializers.ChoiceField(choices=[each.value for each in NodeState])
+    actions = serializers.SerializerMethodField(
+        help_text="What may be done to it now, rights aside: stop, success, rerun."
+    )
     forced = serializers.BooleanField(help_text="Set to success by hand.")
     reason = serializers.CharField(allow_blank=True, help_text="Why it stands where it stands.")
     attempt = serializers.IntegerField(help_text="Number of the last one; 0: none yet.")
@@ -141,6 +161,9 @@ class NodeRunSerializer(serializers.Serializer):
         allow_null=True,
         help_text="Why it does not run, or was not run; null while it runs, and once it has ended.",
     )
+
+    def get_actions(self, node: NodeRun) -> list[str]:
+        return [str(act) for act in node_acts(standing(node.run.state, node.run.hold), node.state)]
 
 
 class AttemptSerializer(serializers.Serializer):
@@ -333,6 +356,7 @@ RUN = {
     "state": "running",
     "hold": "",
     "held": False,
+    "actions": ["pause", "stop", "rerun_failed"],
     "nodes": COUNTS,
     "parallelism": None,
     "timeout_seconds": None,
@@ -378,6 +402,7 @@ NODE_RUN = {
     "queue": "root_queue",
     "demand": 2.5,
     "state": "succeeded",
+    "actions": ["rerun"],
     "forced": False,
     "reason": "",
     "attempt": 1,
@@ -459,7 +484,7 @@ class RunEndpoints(Endpoint):
 
     def nodes_of(self, run: Run) -> QuerySet[NodeRun]:
         rows = NodeRun.objects.filter(run=run)
-        return rows.select_related("job_version__job", "queue").defer(
+        return rows.select_related("job_version__job", "queue", "run").defer(
             "job_version__spec", "job_version__files", "job_version__job__draft"
         )
 

@@ -36,7 +36,14 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from apps.core.errors import Conflict, Invalid, Unavailable
 from apps.core.http import download, fragment, go, number_in
 from apps.core.paging import newest_first
-from apps.engine.states import ENDED, RUN_ENDED, NodeState, RunState, Trigger
+from apps.engine.states import (
+    ENDED,
+    RUN_ENDED,
+    RunState,
+    Trigger,
+    node_acts,
+    standing,
+)
 from apps.engine.waiting import Reason
 from apps.nodes.kinds.registry import kinds
 from apps.nodes.models import Job
@@ -217,7 +224,7 @@ def _panel(request: Request, node: NodeRun, reasons: Sequence[Reason]) -> dict[s
         "node_over": node.state in ENDED or run_over,
         "run_over": run_over,
         "reasons": reasons,
-        "may_be_forced": node.state not in (NodeState.RUNNING, NodeState.SUCCEEDED),
+        "acts": node_acts(standing(node.run.state, node.run.hold), node.state),
     }
     if context["tab"] == "details":
         context["forced"] = forced_by(node)

@@ -43,6 +43,7 @@ def test_run_is_shown_with_where_it_stands():
         "state": "running",
         "hold": "",
         "held": False,
+        "actions": ["pause", "stop", "rerun_failed"],
         "nodes": {
             "total": 2,
             "active": 1,

@@ -13,7 +13,7 @@ from typing import Any
 from apps.core.errors import Conflict, Invalid
 from apps.engine.graph import Graph
 from apps.engine.priority import Priority
-from apps.engine.states import NodeState, Trigger
+from apps.engine.states import RUN_ACTS, Act, NodeState, Trigger, standing
 from apps.nodes.models import Job, JobVersion
 from apps.nodes.services.jobs import draft_version
 from apps.runs.models import NodeRun, Run
@@ -160,7 +160,7 @@ def _read(run: Run) -> Run:
 
 
 def _plan(run: Run, part: Part, change: Change) -> tuple[AnewPlan, WorkflowVersion | JobVersion]:
-    if run.ended_at is None:
+    if standing(run.state, run.hold) not in RUN_ACTS[Act.RERUN]:
         raise Conflict(f"run {run.pk} is not over; stop it first, or wait for its end")
     what = _version(run, change)
     nodes = list(run.nodes.select_related("job_version").order_by("pk"))

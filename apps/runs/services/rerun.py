@@ -12,7 +12,17 @@ from django.db.models.functions import Now
 from apps.core.errors import Conflict, Invalid
 from apps.engine.graph import Graph
 from apps.engine.scope import Scope
-from apps.engine.states import ACTIVE, ENDED, By, Hold, NodeState, RunState
+from apps.engine.states import (
+    ENDED,
+    NODE_ACTS,
+    NODE_ACTS_IN,
+    Act,
+    By,
+    Hold,
+    NodeState,
+    RunState,
+    standing,
+)
 from apps.runs.models import NodeRun, Run, RunEvent
 from apps.runs.services.advance import recount
 from apps.runs.services.holding import await_launches
@@ -97,11 +107,11 @@ def _scope_after(
 ) -> Scope:
     """The run's scope once these nodes run again. Raises Conflict if they cannot."""
     over = run.ended_at is not None
-    if not over and run.hold in (Hold.STOPPED, Hold.CANCELLED):
+    if standing(run.state, run.hold) not in NODE_ACTS_IN[Act.RERUN]:
         raise Conflict(f"run {run.pk} is being ended; rerun its nodes once it is over")
     states = states_of(nodes)
     for key in graph.in_order:
-        if key in chosen and states[key] in ACTIVE:
+        if key in chosen and states[key] not in NODE_ACTS[Act.RERUN]:
             raise Conflict(f"node {key!r} is {states[key]}; stop it first, or wait for its end")
     scope = scope_of(nodes)
     if not over and set(chosen) <= scope.alive(states):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import transaction
 
 from apps.core.errors import Conflict
-from apps.engine.states import ENDED, By, Hold, NodeState
+from apps.engine.states import NODE_ACTS, NODE_ACTS_IN, Act, By, Hold, NodeState, standing
 from apps.runs.models import NodeRun, Run, RunEvent
 from apps.runs.services.advance import cut_off
 from apps.runs.services.moves import admit, move
@@ -29,9 +29,9 @@ def stop_node(node_run: NodeRun, *, user: User | None) -> None:
     """
     node = NodeRun.objects.select_for_update(no_key=True).get(pk=node_run.pk)
     run = Run.objects.select_for_update(no_key=True).get(pk=node.run_id)
-    if run.ended_at is not None:
+    if standing(run.state, run.hold) not in NODE_ACTS_IN[Act.STOP]:
         raise Conflict(f"run {run.pk} is over; there is nothing to stop")
-    if node.state in ENDED:
+    if node.state not in NODE_ACTS[Act.STOP]:
         raise Conflict(f"node {node.key!r} has {node.state}; there is nothing to stop")
     if node.state == NodeState.RUNNING:
         NodeRun.objects.filter(pk=node.pk).update(stop=NodeState.STOPPED)

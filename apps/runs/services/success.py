@@ -6,7 +6,7 @@ from django.db import transaction
 from django.db.models import F
 
 from apps.core.errors import Conflict, Invalid
-from apps.engine.states import By, Hold, NodeState
+from apps.engine.states import NODE_ACTS_IN, Act, By, NodeState, standing
 from apps.runs.models import NodeRun, Run
 from apps.runs.services.advance import recount
 from apps.runs.services.holding import await_launches
@@ -36,7 +36,7 @@ def set_success(node_run: NodeRun, *, reason: str, user: User | None) -> None:
         raise Conflict(f"node {node.key!r} is running; stop it first, or wait for its end")
     if node.state == NodeState.SUCCEEDED:
         raise Conflict(f"node {node.key!r} has succeeded already")
-    if run.ended_at is None and run.hold in (Hold.STOPPED, Hold.CANCELLED):
+    if standing(run.state, run.hold) not in NODE_ACTS_IN[Act.SUCCESS]:
         raise Conflict(f"run {run.pk} is being ended; set nodes to success once it is over")
     # What a stop or a cut-off held back may go on: that is what was asked for.
     reopen(run, user=user)
