@@ -14,6 +14,7 @@ import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
 from apps.core.home import Home
+from apps.engine.serving import EVERY_BELL, bell_of, read_names
 
 
 def _whole(name: str, default: int, *, least: int = 0) -> int:
@@ -248,6 +249,8 @@ SPECTACULAR_SETTINGS = {
 LEASE_SECONDS = _whole("RUNYARD_LEASE_SECONDS", 30, least=1)
 #: Nodes that one worker runs at once.
 WORKER_SLOTS = _whole("RUNYARD_WORKER_SLOTS", 16, least=1)
+#: The resource queues that a worker serves, as workspace/queue; none: every one.
+WORKER_QUEUES = read_names(os.environ.get("RUNYARD_WORKER_QUEUES", ""))
 #: Between SIGTERM and SIGKILL to a job that is being stopped.
 STOP_GRACE_SECONDS = _whole("RUNYARD_STOP_GRACE_SECONDS", 10)
 #: What is kept of one attempt's log: its head and its tail; the middle is left out.
@@ -287,13 +290,14 @@ LOGGING = {
 
 CELERY_BROKER_URL = BROKER_URL
 CELERY_IMPORTS = ["apps.runs.tasks"]
-CELERY_TASK_DEFAULT_QUEUE = "runyard"
+CELERY_TASK_DEFAULT_QUEUE = EVERY_BELL
 # A queue of its own, so that beats which nobody heard for a while do not stand before a bell.
 CELERY_TASK_ROUTES = {
     name: {"queue": "runyard.tick"} for name in ("runs.tick", "runs.prune", "runs.collect_bytes")
 }
 CELERY_TASK_CREATE_MISSING_QUEUES = True
-CELERY_TASK_QUEUES: dict[str, dict[str, str]] = {"runyard": {}, "runyard.tick": {}}
+# What a worker listens to: one that serves some resource queues only has a bell of its own.
+CELERY_TASK_QUEUES: dict[str, dict[str, str]] = {bell_of(WORKER_QUEUES): {}, "runyard.tick": {}}
 # A message is a hint: acknowledged at once, lost without harm, and nobody reads results.
 CELERY_TASK_ACKS_LATE = False
 CELERY_TASK_IGNORE_RESULT = True

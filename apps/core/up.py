@@ -57,7 +57,13 @@ class Running:
 
 @contextmanager
 def running(
-    *, host: str, port: int, workers: int = 1, workspace: str, echo: bool = False
+    *,
+    host: str,
+    port: int,
+    workers: int = 1,
+    queues: str = "",
+    workspace: str,
+    echo: bool = False,
 ) -> Iterator[Running]:
     """Run everything for as long as the block lasts; in it, the first page has answered.
 
@@ -96,7 +102,7 @@ def running(
         connections.close_all()
 
         processes = stack.enter_context(Supervisor(log, ledger.started))
-        for program in _programs(listener.fileno(), host, workers):
+        for program in _programs(listener.fileno(), host, workers, queues):
             processes.start(program)
         _wait("the web process", lambda: _answers(address), log)
         ledger.open(address)
@@ -206,8 +212,12 @@ def _start_servers(home: Home, supervisor: Supervisor, log: Log) -> None:
         postgres.create_database()
 
 
-def _programs(listener: int, host: str, workers: int) -> list[Program]:
-    """Web, workers and beat, as docker-compose.yml runs them too."""
+def _programs(listener: int, host: str, workers: int, queues: str) -> list[Program]:
+    """Web, workers and beat, as docker-compose.yml runs them too.
+
+    `queues` are those that the workers serve; "" leaves it to RUNYARD_WORKER_QUEUES.
+    """
+    served = {"RUNYARD_WORKER_QUEUES": queues} if queues else {}
     # Celery warns of root at each start. What runs people's code is the job, as another user.
     about_root = "-Wignore:You're running the worker with superuser privileges"
     celery = [sys.executable, about_root, "-m", "celery", "--quiet", "--app=config"]
@@ -224,7 +234,7 @@ def _programs(listener: int, host: str, workers: int) -> list[Program]:
             Program(
                 name,
                 [*celery, "worker", "--without-mingle", "--without-gossip", f"-n{name}@%h"],
-                _environment("worker", host),
+                _environment("worker", host) | served,
                 # It first gives the jobs that it runs their own time to end.
                 stop_seconds=settings.STOP_GRACE_SECONDS + 30,
             )

@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 
 from apps.engine.priority import Priority
 from apps.engine.retry import RetryPolicy, in_words
+from apps.engine.serving import read_names, serves
 from apps.engine.states import (
     AttemptState,
     Hold,
@@ -489,9 +490,18 @@ class Worker(models.Model):
     name = models.CharField(max_length=100, primary_key=True)
     host = models.CharField(max_length=255)
     slots = models.PositiveIntegerField()
+    #: The resource queues that it serves, as workspace/queue, by commas; "": every one.
+    queues = models.TextField(default="", blank=True)
     #: Why jobs run there as the worker's own user; "" where they have users of their own.
     why_trusted = models.TextField(default="", blank=True)
     seen_at = models.DateTimeField(db_default=Now())
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return read_names(self.queues)
+
+    def serves(self, queue: ResourceQueue) -> bool:
+        return serves(self.names, f"{queue.workspace.name}/{queue.name}")

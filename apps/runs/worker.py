@@ -33,11 +33,12 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
+from apps.engine.serving import serves
 from apps.engine.states import NodeState
 from apps.nodes.process import Identity, Strays, hide_memory, kill_all_of, probe, remove_folder
 from apps.nodes.python_environments import default_interpreter
 from apps.runs.desks import Desks
-from apps.runs.doorbell import ring
+from apps.runs.doorbell import queue_names, ring
 from apps.runs.execution import Bench, Execution, insist
 from apps.runs.guard import Guard, now
 from apps.runs.log_bucket import the_bucket
@@ -105,6 +106,8 @@ class Worker:
         #: Resource queues that rang while every slot was busy.
         self._waiting: dict[int, None] = {}
         self._passed_at = 0.0
+        #: Of those queues that are known: whether this worker serves them.
+        self._serves: dict[int, bool] = {}
         #: mark -> what this worker holds. A claim is in here, or its request is open.
         self._held: dict[str, Execution] = {}
         self._requests: set[UUID] = set()
@@ -143,6 +146,11 @@ class Worker:
             thread.start()
             self._keepers.append(thread)
         logger.info("worker %s has %d slots", self.name, self.slots)
+        if settings.WORKER_QUEUES:
+            logger.info("it serves %s", ", ".join(settings.WORKER_QUEUES))
+            with self._quiet("looking up the queues it serves"):
+                self._warn_of_unknown_queues()
+            connection.close()
 
     def drain(self) -> None:
         """Claim nothing more. Callable from a signal handler."""
@@ -178,12 +186,39 @@ class Worker:
 
     def ring(self, queue_id: int, passed: int = 0) -> None:
         """Someone says that there is work. With every slot busy another worker may hear it."""
+        if not self.serves(queue_id):
+            if passed < _PASSES:
+                ring({queue_id: 1}, passed=passed + 1)
+            return
         if self._take_slot(queue_id):
             return
         self._let_wait(queue_id)
         last, self._passed_at = self._passed_at, time.monotonic()
         if passed < _PASSES and self._passed_at - last > _PASS_SECONDS:
             ring({queue_id: 1}, passed=passed + 1)
+
+    def serves(self, queue_id: int) -> bool:
+        """Whether it may take nodes of a resource queue; of a new one it asks the database."""
+        if not settings.WORKER_QUEUES:
+            return True
+        if queue_id not in self._serves:
+            self._learn_queues()
+        return self._serves.get(queue_id, False)
+
+    def _learn_queues(self) -> None:
+        names = settings.WORKER_QUEUES
+        self._serves = {pk: serves(names, name) for pk, name in queue_names().items()}
+
+    def _warn_of_unknown_queues(self) -> None:
+        """A queue may be made later, so a name that is unknown is no error."""
+        known = queue_names().values()
+        for name in settings.WORKER_QUEUES:
+            if not any(serves([name], queue) for queue in known):
+                logger.warning(
+                    "no resource queue is called %r yet; --queues takes workspace/queue, such as "
+                    "default/root_queue or default/*",
+                    name,
+                )
 
     def _take_slot(self, queue_id: int) -> bool:
         """Put a free slot to work on a queue; False if none is free."""
@@ -316,7 +351,7 @@ class Worker:
     def _spread(self, bells: Mapping[int, int]) -> None:
         """Wake as many slots as there is work for: own ones first, others over the broker."""
         for queue_id, n in bells.items():
-            while n > 0 and self._take_slot(queue_id):
+            while n > 0 and self.serves(queue_id) and self._take_slot(queue_id):
                 n -= 1
             if n > 0:
                 ring({queue_id: min(n, max(self.slots - 1, 1))})
@@ -446,7 +481,9 @@ class Worker:
         """Bells get lost; and a full worker should know which other queues wait for a slot."""
         if self._draining:
             return
-        for queue_id in queues_with_work():
+        if settings.WORKER_QUEUES:
+            self._learn_queues()
+        for queue_id in filter(self.serves, queues_with_work()):
             if not self._take_slot(queue_id):
                 self._let_wait(queue_id)
 
@@ -478,7 +515,13 @@ class Worker:
 
     def _show_life(self) -> None:
         why = self._bench.identity.why_trusted
-        show_life(self.name, host=socket.gethostname(), slots=self.slots, why_trusted=why)
+        show_life(
+            self.name,
+            host=socket.gethostname(),
+            slots=self.slots,
+            queues=",".join(settings.WORKER_QUEUES),
+            why_trusted=why,
+        )
 
     def _tick_if_nobody_does(self) -> None:
         if sweep.pulse_is_old():

@@ -130,11 +130,14 @@ def _queues(request: Request) -> QuerySet[ResourceQueue]:
 
 @require_safe
 def queues(request: Request, workspace: str) -> HttpResponse:
-    rows = with_line(_queues(request))
+    rows, workers = with_line(_queues(request)), list(living())
+    for row in rows:
+        row.workspace = request.workspace
+        row.workers = [each for each in workers if each.serves(row)]  # type: ignore[attr-defined]
     template = "workspaces/_queues.html" if request.htmx else "workspaces/queues.html"
     context = {
         "queues": rows,
-        "workers": list(living()),
+        "workers": workers,
         "holds": standing_holds(request.workspace),
         "nav": "queues",
     }

@@ -11,10 +11,19 @@ from django.db.models.functions import Now
 from apps.runs.models import Worker
 
 
-def show_life(name: str, *, host: str, slots: int, why_trusted: str) -> None:
+def show_life(name: str, *, host: str, slots: int, queues: str = "", why_trusted: str) -> None:
     """Say that a worker lives; several times within `SILENT`. Forgets those long gone."""
     Worker.objects.bulk_create(
-        [Worker(name=name, host=host, slots=slots, why_trusted=why_trusted, seen_at=Now())],
+        [
+            Worker(
+                name=name,
+                host=host,
+                slots=slots,
+                queues=queues,
+                why_trusted=why_trusted,
+                seen_at=Now(),
+            )
+        ],
         update_conflicts=True,
         unique_fields=["name"],
         update_fields=["seen_at"],

@@ -15,15 +15,29 @@ class Command(OwnCommand):
         add_address(parser)
         parser.add_argument("--workers", type=int, default=1, metavar="N", help="worker processes")
         parser.add_argument(
+            "--queues",
+            default="",
+            metavar="NAMES",
+            help="resource queues that the workers serve: workspace/queue by commas, * for any "
+            "part of a name; without it, or RUNYARD_WORKER_QUEUES, every queue",
+        )
+        parser.add_argument(
             "--spark", action="store_true", help="install Spark too (done by ./runyard before)"
         )
 
-    def handle(self, *, host: str, port: int, workers: int, **_: Any) -> None:
+    def handle(self, *, host: str, port: int, workers: int, queues: str, **_: Any) -> None:
         if workers < 1:
             raise CannotRun("--workers takes a number from 1 up")
         with (
             ends_on_signal(),
-            running(host=host, port=port, workers=workers, workspace="default", echo=True) as it,
+            running(
+                host=host,
+                port=port,
+                workers=workers,
+                queues=queues,
+                workspace="default",
+                echo=True,
+            ) as it,
         ):
             self.stdout.write(introduction(it, host))
             serve()
