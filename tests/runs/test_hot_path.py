@@ -10,10 +10,11 @@ import threading
 from uuid import uuid4
 
 import pytest
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
+from django.db.models.functions import Now
 
 from apps.engine.states import NodeState, RunState
-from apps.runs.models import NodeRun, RunEvent
+from apps.runs.models import NodeRun, Run, RunEvent
 from apps.runs.services.hot_path import Claim, Outcome, claim, finish, renew
 from apps.runs.services.pause import pause_run
 from apps.workspaces.models import ResourceQueue
@@ -328,3 +329,29 @@ def test_server_ends_what_hangs_in_a_service(role, said):
     )
 
     assert shown.stdout.split() == said
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": "running"},
+        {"lease_until": Now()},
+        {"state": "retrying"},
+        {"retry_at": Now()},
+    ],
+)
+def test_database_refuses_a_lease_without_a_worker_and_a_retry_without_a_time(changes):
+    node = by_hand(chain(1)).nodes.get()
+
+    with pytest.raises(IntegrityError, match="_iff_"), transaction.atomic():
+        NodeRun.objects.filter(pk=node.pk).update(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"state": "succeeded"}, {"ended_at": Now()}, {"workflow": None}]
+)
+def test_database_refuses_a_run_that_is_half_over_or_nobodys(changes):
+    run = by_hand(chain(1))
+
+    with pytest.raises(IntegrityError, match=r"run_(ended|of)_"), transaction.atomic():
+        Run.objects.filter(pk=run.pk).update(**changes)
