@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from html import escape
 from typing import Any
 
 from django import template
 from django.urls import reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.http import urlencode
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
 
 from apps.engine.waiting import Kind, Part, Reason, Thing
 
@@ -33,18 +34,26 @@ def link_to(context: Any, thing: Thing) -> SafeString | str:
 
 
 def _linked(context: Any, parts: Iterable[Part]) -> SafeString:
-    workspace = context["request"].workspace.name
-    return format_html_join("", "{}", ((_part(part, workspace),) for part in parts))
+    request = context["request"]
+    # A page of many nodes names few things many times.
+    known: dict[Thing, str] = request.__dict__.setdefault("_links_to_things", {})
+    html = []
+    for part in parts:
+        if isinstance(part, str):
+            html.append(escape(part))
+            continue
+        if part not in known:
+            known[part] = _link(part, request.workspace.name)
+        html.append(known[part])
+    return mark_safe("".join(html))  # noqa: S308 -- each part was escaped
 
 
-def _part(part: Part, workspace: str) -> SafeString | str:
-    if isinstance(part, str):
-        return part
-    url = url_of(part, workspace)
+def _link(thing: Thing, workspace: str) -> str:
+    url = url_of(thing, workspace)
     if url is None:
-        return part.name
+        return escape(thing.name)
     # Away: a click on it does not choose the row that it stands in.
-    return format_html('<a class="oc-link" href="{}" data-oc-away>{}</a>', url, part.name)
+    return format_html('<a class="oc-link" href="{}" data-oc-away>{}</a>', url, thing.name)
 
 
 def url_of(thing: Thing, workspace: str) -> str | None:
