@@ -70,6 +70,14 @@ class Strategy(StrEnum):
     END = "end"
 
 
+class Overlap(StrEnum):
+    """What becomes of a workflow's scheduled run while an earlier one is not over."""
+
+    PARALLEL = "parallel"
+    WAIT = "wait"  # in line, one at a time
+    SKIP = "skip"  # it is not started at all
+
+
 class By(StrEnum):
     """Who takes an arrow."""
 

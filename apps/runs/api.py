@@ -36,6 +36,7 @@ from apps.runs.logs import AttemptLog, log_of
 from apps.runs.models import Attempt, NodeRun, Output, Run, RunEvent
 from apps.runs.rights import needed_to_operate
 from apps.runs.services.anew import Change, Part, newer_jobs, newer_version, plan_anew, rerun_anew
+from apps.runs.services.lanes import ahead
 from apps.runs.services.pause import pause_run, resume_run
 from apps.runs.services.rerun import (
     failed_scope,
@@ -91,6 +92,10 @@ class RunSerializer(serializers.Serializer):
     actions = serializers.SerializerMethodField(
         help_text="What may be done to it now, rights aside: pause, resume, stop, rerun (as a "
         "new run), rerun_failed (in it)."
+    )
+    waits = serializers.BooleanField(help_text="In its lane's line: nothing of it has started.")
+    ahead = serializers.IntegerField(
+        allow_null=True, help_text="Runs before it in that line; null where it does not wait."
     )
     nodes = CountsSerializer(source="*")
     parallelism = serializers.IntegerField(
@@ -357,6 +362,8 @@ RUN = {
     "hold": "",
     "held": False,
     "actions": ["pause", "stop", "rerun_failed"],
+    "waits": False,
+    "ahead": None,
     "nodes": COUNTS,
     "parallelism": None,
     "timeout_seconds": None,
@@ -473,7 +480,8 @@ class RunEndpoints(Endpoint):
 
     def runs(self) -> QuerySet[Run]:
         rows: QuerySet[Run] = self.visible(Run.objects.all())
-        return rows.select_related("version", "created_by").defer("version__graph")
+        rows = rows.select_related("version", "created_by").defer("version__graph")
+        return rows.annotate(ahead=ahead())
 
     def run(self, pk: int) -> Run:
         row: Run = self.one(self.runs(), "run", pk=pk)

@@ -56,6 +56,7 @@ from apps.runs.models import Attempt, NodeRun, Output, Run
 from apps.runs.output_pages import TYPES, OutputPart, parts_of
 from apps.runs.rights import needed_to_operate
 from apps.runs.services.anew import FAILED, newer_jobs, newer_version, plan_anew, rerun_anew
+from apps.runs.services.lanes import ahead
 from apps.runs.services.pause import pause_run, resume_run
 from apps.runs.services.rerun import rerun_failed, rerun_nodes, rerun_plan, rerun_scope
 from apps.runs.services.stop import stop_node, stop_run
@@ -151,6 +152,7 @@ def run(request: Request, workspace: str, pk: int) -> HttpResponse:
         "shown": shown,
         "run": row,
         "stopped_by": stopped_by(row),
+        "ahead": Run.objects.values_list(ahead()).get(pk=pk)[0] if row.waits else None,
         "newer": newer,
         "selected": selected,
         "outputs": _parts(request, row, shown.outputs),

@@ -28,7 +28,7 @@ from apps.core.api.problems import FaultSerializer
 from apps.core.errors import Invalid
 from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
 from apps.engine.roles import Permission
-from apps.engine.states import Strategy, Trigger
+from apps.engine.states import Overlap, Strategy, Trigger
 from apps.nodes.api import (
     IF_MATCH,
     STARTED,
@@ -111,6 +111,11 @@ class SettingsSerializer(Strict):
         choices=[each.value for each in Strategy],
         required=False,
         help_text="What a node's final failure means for the rest of the run.",
+    )
+    overlap = serializers.ChoiceField(
+        choices=[each.value for each in Overlap],
+        required=False,
+        help_text="What becomes of a scheduled run while an earlier one is not over.",
     )
 
 
@@ -213,6 +218,7 @@ class ShownSettings(serializers.Serializer):
     timeout_seconds = serializers.IntegerField(allow_null=True)
     parallelism = serializers.IntegerField(allow_null=True)
     strategy = serializers.ChoiceField(choices=[each.value for each in Strategy])
+    overlap = serializers.ChoiceField(choices=[each.value for each in Overlap])
 
 
 class TagsSerializer(Strict):
@@ -279,6 +285,15 @@ class WorkflowQuery(PageQuery):
     name = serializers.CharField(required=False, help_text="The whole name: one or none.")
 
 
+class WorkflowLaunchSerializer(LaunchSerializer):
+    overlap = serializers.ChoiceField(
+        choices=[each.value for each in Overlap],
+        default=Overlap.PARALLEL.value,
+        help_text="wait: in line behind the others that wait, one at a time; skip: refused with "
+        "409 while a run of this workflow is not over.",
+    )
+
+
 class WorkflowPublishSerializer(PublishSerializer):
     revision = Whole(
         minimum=1, required=False, help_text="The draft that was looked at; left out: any."
@@ -331,6 +346,7 @@ SHOWN = {
     "timeout_seconds": None,
     "parallelism": None,
     "strategy": "continue",
+    "overlap": "parallel",
 }
 WORKFLOW_BRIEF = {
     **SHOWN,
@@ -576,7 +592,7 @@ class WorkflowRunEndpoint(WorkflowEndpoints):
         "run_workflow",
         "Run a workflow",
         permission=Permission.RUN,
-        body=LaunchSerializer,
+        body=WorkflowLaunchSerializer,
         answers={201: StartedSerializer},
         example={
             "parameters": {"since": "2025-11-19"},
@@ -603,6 +619,7 @@ class WorkflowRunEndpoint(WorkflowEndpoints):
             priority=data["priority"],
             parameters=data["parameters"],
             remarks=data["remarks"],
+            overlap=Overlap(data["overlap"]),
         )
         return Response({"runs": [run.pk for run in runs]}, status=201)
 

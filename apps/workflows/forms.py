@@ -10,7 +10,7 @@ from django import forms
 from apps.core.forms import Form
 from apps.engine.priority import Priority
 from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
-from apps.engine.states import Strategy
+from apps.engine.states import Overlap, Strategy
 from apps.workflows.models import POLICIES, DraftNode, Workflow
 from apps.workflows.services.drafting import NodeSettings
 from apps.workspaces.models import ResourceQueue, Workspace
@@ -105,6 +105,16 @@ class WorkflowForm(Form):
             (Strategy.END.value, "the rest is ended at once"),
         ],
     )
+    overlap = forms.ChoiceField(
+        label="When a scheduled run meets an earlier one",
+        required=False,
+        choices=[
+            (Overlap.PARALLEL.value, "both run"),
+            (Overlap.WAIT.value, "it waits in line"),
+            (Overlap.SKIP.value, "it is skipped"),
+        ],
+        help_text="Runs by hand, by API and of a backfill start all the same.",
+    )
 
     def __init__(self, workspace: Workspace, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -114,8 +124,9 @@ class WorkflowForm(Form):
 
     @staticmethod
     def values_of(workflow: Workflow) -> dict[str, Any]:
-        names = ("revision", "name", "description", "timeout_seconds", "parallelism", "strategy")
-        values = {name: getattr(workflow, name) for name in (*names, *POLICIES)}
+        names = ("revision", "name", "description", "timeout_seconds", "parallelism")
+        more = ("strategy", "overlap", *POLICIES)
+        values = {name: getattr(workflow, name) for name in (*names, *more)}
         values["final_exit_codes"] = workflow.final_exit_codes or None
         return {**values, "queue": workflow.queue_id}
 
@@ -123,6 +134,7 @@ class WorkflowForm(Form):
         """What was typed, as columns; an empty number that has a default takes it."""
         data = {k: v for k, v in self.cleaned_data.items() if k != "revision"}
         empty = Workflow()
+        data["overlap"] = data["overlap"] or empty.overlap
         for name in POLICIES:
             if data[name] is None:
                 data[name] = getattr(empty, name)

@@ -9,7 +9,7 @@ from django.db.models import F, Q
 
 from apps.engine.priority import Priority
 from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
-from apps.engine.states import Strategy
+from apps.engine.states import Overlap, Strategy
 from apps.nodes.models import Job
 from apps.workspaces.models import InWorkspaceQuerySet, ResourceQueue, Workspace
 
@@ -60,6 +60,12 @@ class Workflow(models.Model):
         max_length=10,
         choices=[(s.value, s.value) for s in Strategy],
         default=Strategy.CONTINUE,
+    )
+    #: Of its scheduled runs.
+    overlap = models.CharField(
+        max_length=10,
+        choices=[(o.value, o.value) for o in Overlap],
+        default=Overlap.PARALLEL,
     )
     #: Key to value: by them holds find it. They count at once and are in no version.
     tags = models.JSONField(default=dict, blank=True)

@@ -44,6 +44,8 @@ def test_run_is_shown_with_where_it_stands():
         "hold": "",
         "held": False,
         "actions": ["pause", "stop", "rerun_failed"],
+        "waits": False,
+        "ahead": None,
         "nodes": {
             "total": 2,
             "active": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
@@ -20,13 +21,16 @@ from apps.runs.services.advance import advance
 from apps.runs.services.endings import run_ended
 from apps.runs.services.hot_path import Outcome, claim, finish
 from apps.runs.services.lanes import fill, lane_of, lanes_to_fill
-from apps.runs.services.launch import launch
+from apps.runs.services.launch import Skipped, launch
 from apps.runs.services.pause import pause_run, resume_run
 from apps.runs.services.rerun import rerun_nodes
 from apps.runs.services.stop import stop_run
 from apps.runs.services.success import set_success
 from apps.runs.services.sweep import recount_idle_runs, tick
+from apps.workflows.services.publishing import draft_differs
+from tests.api import program
 from tests.factories import chain, published, workspace
+from tests.people import member
 from tests.runs.test_races import in_threads
 from tests.waiting import until
 
@@ -480,3 +484,124 @@ def test_end_within_a_transaction_makes_room_only_once_it_commits():
         assert waiting(runs) == "Xw"
 
     assert waiting(runs) == "Xp"
+
+
+# --- overlap --------------------------------------------------------------------------------
+
+
+def scheduled(version, **kwargs) -> Run:
+    [run] = launch(version, cycles=[NOON], trigger=Trigger.SCHEDULE, by=None, **kwargs)
+    return run
+
+
+def test_scheduled_runs_that_overlap_both_run_where_nothing_else_is_said():
+    version = published("a")
+
+    assert waiting([scheduled(version), scheduled(version)]) == "pp"
+
+
+def test_scheduled_run_waits_for_the_earlier_ones_and_a_run_by_hand_does_not():
+    version = published("a", overlap="wait")
+    runs = [scheduled(version), scheduled(version), scheduled(version)]
+    by_hand = launch(version, cycles=[NOON], trigger=Trigger.MANUAL, by=None)
+    assert waiting(runs + by_hand) == "pwwp"
+
+    mine = take()
+    assert mine.run_id == runs[0].pk
+    end(mine)
+    tick()
+
+    assert waiting(runs) == "Spw"
+
+
+def test_workflows_that_wait_do_not_wait_for_each_other():
+    one, two = (published("a", name=name, overlap="wait") for name in ("one", "two"))
+
+    assert waiting([scheduled(one), scheduled(two), scheduled(one)]) == "ppw"
+
+
+def test_scheduled_run_is_skipped_while_any_run_of_its_workflow_is_not_over():
+    version = published("a", overlap="skip")
+    [by_hand] = launch(version, cycles=[NOON], trigger=Trigger.MANUAL, by=None)
+
+    with pytest.raises(Skipped, match=f"run {by_hand.pk} of workflow 'flow' is not over") as caught:
+        scheduled(version)
+    assert (caught.value.run, Run.objects.count()) == (by_hand, 1)
+
+    stop_run(by_hand, user=None)
+    assert waiting([scheduled(version)]) == "p"
+
+
+def test_version_that_was_published_before_there_was_overlap_runs_in_parallel():
+    version = published("a")
+    del version.graph["settings"]["overlap"]
+    version.save(update_fields=["graph"])
+
+    assert waiting([scheduled(version), scheduled(version)]) == "pp"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_that_would_skip_each_other_start_one_run():
+    version = published("a", overlap="skip")
+    skipped: list[int] = []
+
+    def work(n: int) -> None:
+        try:
+            scheduled(version)
+        except Skipped:
+            skipped.append(n)
+
+    in_threads(work, 6)
+
+    assert (Run.objects.count(), len(skipped)) == (1, 5)
+
+
+def test_program_says_how_its_run_overlaps_and_sees_its_place_in_line():
+    version = published("a")
+    caller = program()
+    url = f"workflows/{version.workflow_id}/run"
+
+    def start(overlap: str):
+        return caller.post(url, {"overlap": overlap})
+
+    pks = [start("wait").json()["runs"][0] for _ in range(3)]
+    shown = [caller.get(f"runs/{pk}").json() for pk in pks]
+    assert [(run["waits"], run["ahead"]) for run in shown] == [(False, None), (True, 0), (True, 1)]
+    listed = caller.get("runs").json()["items"]
+    assert [run["ahead"] for run in listed] == [1, 0, None]
+
+    refused = start("skip")
+    assert (refused.status_code, f"run {pks[0]} of" in refused.json()["detail"]) == (409, True)
+    assert start("parallel").status_code == 201
+    assert start("perhaps").status_code == 422
+
+
+def test_page_of_a_run_in_line_says_how_many_are_ahead_of_it():
+    runs = in_lane(published("a"), 5, limit=2)
+    client = member()
+
+    def said(run: Run) -> list[str]:
+        html = client.get(f"/w/default/runs/{run.pk}/").content.decode()
+        return re.findall(r'id="oc-waits">.*?<span>(It waits in line.*?)</span></p>', html)
+
+    rest = "and its lane lets 2 be under way at once."
+    assert [said(run) for run in runs[1:]] == [
+        [],
+        [f"It waits in line: 0 runs are ahead of it, {rest}"],
+        [f"It waits in line: 1 run is ahead of it, {rest}"],
+        [f"It waits in line: 2 runs are ahead of it, {rest}"],
+    ]
+    listed = client.get("/w/default/runs/").content.decode()
+    assert listed.count(">In line</span>") == 3
+
+
+def test_overlap_is_chosen_in_the_form_of_a_workflow():
+    version = published("a")
+    client, page = member(), f"/w/default/workflows/{version.workflow_id}/settings/"
+    form = {"revision": version.workflow.revision, "name": "flow", "strategy": "continue"}
+
+    client.post(page, {**form, "overlap": "wait"})
+
+    version.workflow.refresh_from_db()
+    assert version.workflow.overlap == "wait"
+    assert draft_differs(version.workflow)

@@ -13,11 +13,12 @@ from __future__ import annotations
 import json
 
 from django.db import connection, transaction
-from django.db.models import Q
+from django.db.models import Case, Count, Expression, OuterRef, Q, Subquery, When
+from django.db.models.functions import Coalesce
 
 from apps.core.errors import Invalid
 from apps.runs.doorbell import ring_after_commit
-from apps.runs.models import Lane
+from apps.runs.models import Lane, Run
 from apps.workspaces.models import Workspace
 
 
@@ -78,6 +79,13 @@ def lanes_to_fill() -> list[int]:
             """
         )
         return [pk for (pk,) in cursor.fetchall()]
+
+
+def ahead() -> Expression:
+    """How many runs are before one that waits in its lane's line; None for one that does not."""
+    before = Run.objects.filter(waits=True, lane=OuterRef("lane"), pk__lt=OuterRef("pk"))
+    counted = before.order_by().values("lane").annotate(n=Count("pk")).values("n")
+    return Case(When(waits=True, then=Coalesce(Subquery(counted), 0)), default=None)
 
 
 def lock(lane: Lane) -> None:

@@ -13,14 +13,14 @@ from django.db import connection, transaction
 from apps.core.errors import Conflict, FieldFault, Invalid
 from apps.engine.graph import Graph
 from apps.engine.priority import Priority
-from apps.engine.states import Hold, NodeState, Trigger
+from apps.engine.states import Hold, NodeState, Overlap, RunState, Trigger
 from apps.nodes.kinds.registry import kind as kind_named
 from apps.nodes.models import Job, JobVersion
 from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import Lane, NodeRun, Run, RunEvent
 from apps.runs.services.endings import check_hooks
 from apps.runs.services.holding import held_note
-from apps.runs.services.lanes import fill, lock
+from apps.runs.services.lanes import fill, lane_of, lock
 from apps.workflows.models import POLICIES, Workflow, WorkflowVersion
 from apps.workflows.services.publishing import LATER, whole
 from apps.workspaces.models import ResourceQueue, User
@@ -57,6 +57,7 @@ def launch(
     parameters: Mapping[str, str] | None = None,
     remarks: str = "",
     lane: Lane | None = None,
+    overlap: Overlap | None = None,
     on_end: Sequence[str] = (),
     rerun_of: Run | None = None,
     keep: Mapping[str, NodeRun] | None = None,
@@ -75,9 +76,13 @@ def launch(
     one shall not be taken. Buttons, REST, scheduler, backfill and the wire doors all come
     through here.
 
-    Raises Conflict if the workflow was deleted; Invalid, naming each node, if a job is not
-    published, or a queue is missing, not for this trigger's environment, or smaller than what
-    the node asks.
+    `overlap` says what becomes of a run that meets another of its workflow; None: what the
+    version says where it is scheduled and has no lane, else both run.
+
+    Raises Skipped if the overlap is *skip* and a run of the workflow is not over: then nothing
+    was started. Raises Conflict if the workflow was deleted; Invalid, naming each node, if a job
+    is not published, or a queue is missing, not for this trigger's environment, or smaller than
+    what the node asks.
     """
     owner: Workflow | Job
     columns: dict[str, Any]
@@ -87,7 +92,8 @@ def launch(
         if owner.deleted_at is not None:
             raise Conflict(f"workflow {owner.name!r} was deleted; its runs can only be read")
         plan = _plan_of_workflow(what, trigger, queue, priority, versions or {})
-        settings = what.graph["settings"]
+        settings = whole(what.graph)["settings"]
+        lane = _overlapping(owner, settings, cycles, trigger, lane, overlap)
         columns = {
             "workflow": owner,
             "version": what,
@@ -97,6 +103,8 @@ def launch(
             "parallelism": settings["parallelism"],
             "timeout_seconds": settings["timeout_seconds"],
         }
+    elif overlap is not None:
+        raise ValueError("overlap is between runs of a workflow; give a job's run a lane")
     else:
         owner, plan = what.job, _plan_of_job(what, trigger, queue, priority)
         # Flows of jobs and of workflows meet in one queue: negative ids keep them apart.
@@ -150,6 +158,47 @@ def launch(
     else:
         _enqueue(runs, nodes, limit)
     return runs
+
+
+class Skipped(Conflict):
+    """Nothing was started, since `run`, of the same workflow, is not over."""
+
+    def __init__(self, message: str, run: Run) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+def _overlapping(
+    workflow: Workflow,
+    settings: Mapping[str, Any],
+    cycles: Sequence[datetime],
+    trigger: Trigger,
+    lane: Lane | None,
+    overlap: Overlap | None,
+) -> Lane | None:
+    """The lane for new runs of a workflow, whose row the caller has locked; None: no lane.
+
+    Raises Skipped if none may start beside one that is not over.
+    """
+    if overlap is None:
+        by_itself = trigger is Trigger.SCHEDULE and lane is None
+        overlap = Overlap(settings["overlap"]) if by_itself else Overlap.PARALLEL
+    if overlap is Overlap.WAIT:
+        if lane is not None:
+            raise ValueError("a run waits in one lane: give a lane, or the overlap *wait*")
+        return lane_of(workflow.workspace_id, f"workflow {workflow.pk}", limit=1)
+    if overlap is Overlap.SKIP:
+        if len(cycles) > 1:
+            raise ValueError("with the overlap *skip* runs are launched one at a time")
+        rows = Run.objects.filter(workflow=workflow, state__in=[RunState.PENDING, RunState.RUNNING])
+        earlier = rows.order_by("pk").first()
+        if earlier is not None:
+            raise Skipped(
+                f"run {earlier.pk} of workflow {workflow.name!r} is not over, and the overlap is "
+                "skip; wait for its end, stop it, or start this one in parallel",
+                run=earlier,
+            )
+    return lane
 
 
 def _hold_queues(plan: _Plan, queue: ResourceQueue | None) -> None:

@@ -31,6 +31,7 @@ SETTINGS = (
     "timeout_seconds",
     "parallelism",
     "strategy",
+    "overlap",
 )
 
 #: Columns of a DraftNode that a node of a whole draft has under the same name.

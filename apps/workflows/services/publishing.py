@@ -11,6 +11,7 @@ from apps.core.canonical import digest
 from apps.core.errors import Conflict, FieldFault, Invalid
 from apps.engine.graph import graph_faults
 from apps.engine.priority import Priority
+from apps.engine.states import Overlap
 from apps.nodes.kinds.registry import kind
 from apps.workflows.models import POLICIES, DraftNode, Workflow, WorkflowVersion
 from apps.workspaces.models import ResourceQueue, User
@@ -26,6 +27,7 @@ LATER: dict[str, Any] = {
     "priority": Priority.MEDIUM.value,
 }
 _LATER_OF_NODES = dict.fromkeys(LATER)
+_LATER_OF_WORKFLOWS = {**LATER, "overlap": Overlap.PARALLEL.value}
 
 
 @transaction.atomic
@@ -87,6 +89,7 @@ def freeze(workflow: Workflow) -> dict[str, Any]:
             "timeout_seconds": workflow.timeout_seconds,
             "parallelism": workflow.parallelism,
             "strategy": workflow.strategy,
+            "overlap": workflow.overlap,
         },
         "nodes": [
             {
@@ -109,7 +112,7 @@ def whole(graph: dict[str, Any]) -> dict[str, Any]:
     """A frozen graph with every setting that there is now, whenever it was frozen."""
     return {
         **graph,
-        "settings": {**LATER, **graph["settings"]},
+        "settings": {**_LATER_OF_WORKFLOWS, **graph["settings"]},
         "nodes": [{**_LATER_OF_NODES, **node} for node in graph["nodes"]],
     }
 
@@ -175,6 +178,6 @@ def _what_runs(graph: dict[str, Any]) -> dict[str, Any]:
     settings = {
         name: value
         for name, value in graph["settings"].items()
-        if name not in LATER or value != LATER[name]
+        if name not in _LATER_OF_WORKFLOWS or value != _LATER_OF_WORKFLOWS[name]
     }
     return {**graph, "settings": settings, "nodes": nodes}
