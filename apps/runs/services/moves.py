@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import F
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from apps.engine.states import By, NodeState, check_move
 from apps.runs.doorbell import ring_after_commit
@@ -81,7 +81,7 @@ def move_all(
     if new is not NodeState.RETRYING:
         changes |= {"lease_until": None, "retry_at": None, "stop": ""}
     if new in _COUNTED:
-        changes.setdefault("ended_at", timezone.now())
+        changes.setdefault("ended_at", Now())
 
     groups: dict[tuple[NodeState, int, int], list[NodeRun]] = defaultdict(list)
     for node in nodes:
