@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from apps.engine.serving import serves
 from apps.engine.states import ENDED, RUN_ENDED, Hold, NodeState, RunState
 
 
@@ -33,7 +34,7 @@ class Code(StrEnum):
     OVERLAP = "overlap"  # earlier runs of its workflow, which do not overlap, are not over
     RUN_IN_LANE = "run_in_lane"  # the run's lane has as many under way as it may
     LARGER_THAN_QUEUE = "larger_than_queue"  # the capacity was lowered below it after launch
-    NO_WORKER = "no_worker"  # no worker is alive
+    NO_WORKER = "no_worker"  # no worker is alive that serves the queue
     ENGINE_SILENT = "engine_silent"  # what is due is not done: neither beat nor worker looks
     RECOVERING = "recovering"  # its worker is silent, and the lease not yet over
     QUEUE_FULL = "queue_full"  # the queue has less free than it asks for
@@ -157,6 +158,8 @@ class QueueStanding:
     queue: Thing
     capacity: int
     used: int
+    #: workspace/queue, as workers name it.
+    path: str = ""
     #: Those that hold most of it, the largest first, and how many there are in all.
     holders: tuple[Place, ...] = ()
     holding: int = 0
@@ -176,6 +179,8 @@ class WorkerStanding:
     worker: Thing
     slots: int
     busy: int
+    #: Names of the queues that it serves (engine.serving); none: every one.
+    queues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -460,8 +465,14 @@ def _queued(place: Place, queue: QueueStanding, engine: EngineStanding, now: dat
         return [(Code.LARGER_THAN_QUEUE, (asks, queue.queue, f" has {_cu(queue.capacity)} in all"))]
     if queue.hold:
         found.append((queue.hold.code, _until_released(queue.hold, now)))
+    serving = [each for each in engine.workers if serves(each.queues, queue.path)]
     if not engine.workers:
         found.append((Code.NO_WORKER, ("waits for a worker: none is alive",)))
+    elif not serving:
+        others = _named([each.worker for each in engine.workers], "worker")
+        serve = f" {'serves' if len(engine.workers) == 1 else 'serve'} others"
+        text = "waits for a worker that serves queue "
+        found.append((Code.NO_WORKER, (text, queue.queue, ": ", *others, serve)))
     ahead, beyond = [], True
     for other in queue.line:
         if other.node.id == place.node.id:
@@ -480,10 +491,10 @@ def _queued(place: Place, queue: QueueStanding, engine: EngineStanding, now: dat
             asks = f"{waited}{_cu(larger.demand)} CU in queue "
             parts = ("waits behind ", *_of(larger, place), asks, queue.queue)
             found.append((Code.BEHIND_LARGER, parts))
-    if engine.workers and all(each.busy >= each.slots for each in engine.workers):
-        slots = sum(each.slots for each in engine.workers)
+    if serving and all(each.busy >= each.slots for each in serving):
+        slots = sum(each.slots for each in serving)
         taken = "the only slot of " if slots == 1 else f"all {slots} slots of "
-        workers = _named([each.worker for each in engine.workers], "worker")
+        workers = _named([each.worker for each in serving], "worker")
         ends = " is taken" if slots == 1 else " are taken"
         found.append((Code.WORKERS_BUSY, ("waits for a worker: ", taken, *workers, ends)))
     if not found and before:

@@ -16,6 +16,7 @@ from django.db import connection
 from django.db.models import Q
 from django.db.models.functions import Coalesce
 
+from apps.engine.serving import read_names
 from apps.engine.states import RUN_ENDED, Hold, NodeState, RunState
 from apps.engine.waiting import (
     AHEAD,
@@ -239,11 +240,13 @@ def engine_standing() -> tuple[datetime, EngineStanding]:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT clock_timestamp(), pulse.at, pulse.grace_until, w.name, w.slots, w.busy
+            SELECT clock_timestamp(), pulse.at, pulse.grace_until, w.name, w.slots, w.busy,
+                   w.queues
               FROM (SELECT 1) AS one
               LEFT JOIN runs_pulse pulse ON pulse.name = 'tick'
               LEFT JOIN LATERAL (
-                  SELECT name, slots, (SELECT count(*) FROM runs_noderun n
+                  SELECT name, slots, queues,
+                         (SELECT count(*) FROM runs_noderun n
                                         WHERE n.state = 'running' AND n.worker = live.name) AS busy
                     FROM runs_worker live
                    WHERE seen_at >= clock_timestamp() - %s * interval '1 s'
@@ -255,8 +258,8 @@ def engine_standing() -> tuple[datetime, EngineStanding]:
         rows = cursor.fetchall()
     now, pulse_at, grace_until = rows[0][:3]
     workers = tuple(
-        WorkerStanding(Thing(Kind.WORKER, name, name), slots, busy)
-        for *_, name, slots, busy in rows
+        WorkerStanding(Thing(Kind.WORKER, name, name), slots, busy, read_names(queues))
+        for *_, name, slots, busy, queues in rows
         if name is not None
     )
     return now, EngineStanding(
@@ -277,13 +280,14 @@ def queue_standings(queue_ids: Collection[int], *, whole: bool = False) -> list[
     lines: dict[int, list[Place]] = defaultdict(list)
     holders: dict[int, list[Place]] = defaultdict(list)
     holding: dict[int, int] = {}
-    heads: dict[int, tuple[str, int, int, bool]] = {}
+    heads: dict[int, tuple[str, str, int, int, bool]] = {}
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT q.id, q.name, q.capacity, q.used, q.held,
+            SELECT q.id, q.name, w.name || '/' || q.name, q.capacity, q.used, q.held,
                    n.id, n.key, n.run_id, r.name, n.demand, n.queued_at
               FROM workspaces_resourcequeue q
+              JOIN workspaces_workspace w ON w.id = q.workspace_id
               LEFT JOIN LATERAL (
                   SELECT id, key, run_id, demand, queued_at, level, turn FROM runs_noderun
                    WHERE state = 'queued' AND queue_id = q.id AND (%s OR demand <= q.capacity)
@@ -295,8 +299,8 @@ def queue_standings(queue_ids: Collection[int], *, whole: bool = False) -> list[
             """,
             [whole, LINE, ids],
         )
-        for queue, name, capacity, used, held, pk, *place in cursor.fetchall():
-            heads[queue] = (name, capacity, used, held)
+        for queue, name, path, capacity, used, held, pk, *place in cursor.fetchall():
+            heads[queue] = (name, path, capacity, used, held)
             if pk is not None:
                 lines[queue].append(_place(pk, *place))
         cursor.execute(
@@ -324,12 +328,13 @@ def queue_standings(queue_ids: Collection[int], *, whole: bool = False) -> list[
             queue=Thing(Kind.QUEUE, pk, name),
             capacity=capacity,
             used=used,
+            path=path,
             holders=tuple(holders[pk]),
             holding=holding.get(pk, 0),
             hold=holds.get(pk),
             line=tuple(lines[pk]),
         )
-        for pk, (name, capacity, used, _) in heads.items()
+        for pk, (name, path, capacity, used, _) in heads.items()
     ]
 
 

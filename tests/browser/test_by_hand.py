@@ -69,7 +69,7 @@ def test_a_paused_run_goes_on_and_its_failed_node_is_passed_by_hand(visit):
 
     page.locator("svg.oc-graph a[data-node=fetch]").click()
     expect(page.locator("#oc-node-head h2")).to_have_text("fetch")
-    page.get_by_role("link", name="Rerun…").click()
+    page.locator("#oc-rerun-node").click()
     shown = it.dialog.locator(".oc-plan:visible")
     expect(shown).to_contain_text("Runs again (3)")
     it.dialog.get_by_label("This node alone").check()

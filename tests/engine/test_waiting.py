@@ -54,7 +54,10 @@ def place(key: str, pk: int, run: int, demand: int = 250, **since: float) -> Pla
 
 
 ENGINE = EngineStanding((worker(),), pulse_at=ago(seconds=1))
-QUEUE = QueueStanding(Thing(Kind.QUEUE, 7, "nightly"), capacity=4000, used=0)
+QUEUE = QueueStanding(
+    Thing(Kind.QUEUE, 7, "nightly"), capacity=4000, used=0, path="default/nightly"
+)
+ELSEWHERE = replace(worker("w3"), queues=("default/spark",))
 RUN = RunStanding(run_thing(), RunState.RUNNING)
 
 
@@ -194,6 +197,22 @@ FIXTURES: list[tuple[Code, str, Snapshot, str]] = [
         f"{CLEAN}waits for a worker: none is alive.",
     ),
     (
+        Code.NO_WORKER,
+        "the only worker alive serves other queues",
+        snapshot(QUEUED, engine=replace(ENGINE, workers=(ELSEWHERE,))),
+        f"{CLEAN}waits for a worker that serves queue [queue 7 nightly]: [worker w3 w3] serves "
+        "others.",
+    ),
+    (
+        Code.NO_WORKER,
+        "workers serve other queues",
+        snapshot(
+            QUEUED, engine=replace(ENGINE, workers=(replace(worker(), queues=("x/*",)), ELSEWHERE))
+        ),
+        f"{CLEAN}waits for a worker that serves queue [queue 7 nightly]: [worker w1 w1] and "
+        "[worker w3 w3] serve others.",
+    ),
+    (
         Code.ENGINE_SILENT,
         "a retry is due and nobody looks",
         snapshot(replace(RETRYING, retry_at=ago(seconds=60)), engine=NO_PULSE),
@@ -268,7 +287,10 @@ FIXTURES: list[tuple[Code, str, Snapshot, str]] = [
     (
         Code.WORKERS_BUSY,
         "every slot is taken",
-        snapshot(QUEUED, engine=replace(ENGINE, workers=(worker(busy=4), worker("w2", 2, 2)))),
+        snapshot(
+            QUEUED,
+            engine=replace(ENGINE, workers=(worker(busy=4), worker("w2", 2, 2), ELSEWHERE)),
+        ),
         f"{CLEAN}waits for a worker: all 6 slots of [worker w1 w1] and [worker w2 w2] are taken.",
     ),
     (

@@ -170,6 +170,11 @@ def test_no_worker_and_workers_without_a_free_slot():
     Worker.objects.filter(name=ME).delete()
     assert said(run) == {"b": "workers_busy: waits for a worker: the only slot of w2 is taken"}
 
+    Worker.objects.update(queues="default/dev_queue")
+    assert said(run) == {
+        "b": "no_worker: waits for a worker that serves queue root_queue: w2 serves others"
+    }
+
     Worker.objects.update(seen_at=Now() - timedelta(minutes=5))
     assert said(run) == {"b": "no_worker: waits for a worker: none is alive"}
 
