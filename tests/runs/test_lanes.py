@@ -605,3 +605,20 @@ def test_overlap_is_chosen_in_the_form_of_a_workflow():
     version.workflow.refresh_from_db()
     assert version.workflow.overlap == "wait"
     assert draft_differs(version.workflow)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_takes_a_hundred_runs_through_a_lane_of_three(start, tmp_path):
+    journal = tmp_path / "journal"
+    script = f'echo "+ $RUNYARD_RUN" >> {journal}; echo "- $RUNYARD_RUN" >> {journal}'
+    runs = in_lane(published("a", content=script), 100, limit=3)
+
+    start()
+    until(lambda: not Run.objects.filter(ended_at=None).exists(), "the end of all", seconds=60)
+
+    lines = [line.split() for line in journal.read_text().splitlines()]
+    assert max(accumulate({"+": 1, "-": -1}[sign] for sign, _ in lines)) <= 3
+    begun = [int(pk) for sign, pk in lines if sign == "+"]
+    assert sorted(begun) == [run.pk for run in runs]
+    assert all(abs(begun.index(run.pk) - n) <= 3 for n, run in enumerate(runs))
+    assert waiting(runs) == 100 * "S"
