@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
+from psycopg import sql
 
 from tests.bench.children import Late, Stamps, gaps_ms, percentile, rate
 from tests.bench.installation import HERE, Client, Installation
@@ -375,12 +376,8 @@ def graph(bench: Bench) -> Figures:
 
 def newest(bench: Bench) -> Figures:
     flow = bench.it.workflow(bench.client, chain_of(3))
-    bench.ours(flow, 3)  # a node run to copy
-    fill = (Path(__file__).parent / "fill.sql").read_text()
-    for statement in fill.split(";\n"):
-        if statement.strip():
-            numbers = {"runs": bench.size.runs, "workflow": flow}
-            bench.database.execute(_with(statement, numbers))
+    bench.ours(flow, 3)
+    _copy_run(bench, bench.size.runs)
     bench.database.execute("VACUUM ANALYZE runs_run, runs_noderun")
     bench.database.execute("CHECKPOINT")
 
@@ -417,10 +414,44 @@ def newest(bench: Bench) -> Figures:
     )
 
 
-def _with(statement: str, numbers: Mapping[str, int]) -> str:
-    for name, number in numbers.items():
-        statement = statement.replace(f"%({name})s", str(number))
-    return statement
+def _copy_run(bench: Bench, count: int) -> None:
+    """Put so many copies of the only run, with its nodes, into the database, a second apart."""
+    ask = bench.database.execute
+    ask("SET session_replication_role = replica")  # no check of foreign keys, row by row
+    [[run]] = ask("SELECT max(id) FROM runs_run").fetchall()
+    at = sql.SQL("now() - n * interval '1 s'")
+    _copy(
+        bench,
+        "runs_run",
+        {"created_at": at, "started_at": at, "ended_at": at},
+        "runs_run old, generate_series(1, {count}) n WHERE old.id = {run}",
+        count=count,
+        run=run,
+    )
+    _copy(
+        bench,
+        "runs_noderun",
+        {"run_id": sql.SQL("new.id"), "down": sql.SQL("'{}'")},
+        "runs_run new, runs_noderun old WHERE old.run_id = {run} AND new.id > {run}",
+        run=run,
+    )
+    ask("SET session_replication_role = origin")
+
+
+def _copy(
+    bench: Bench, table: str, other: Mapping[str, sql.SQL], rows: LiteralString, **numbers: int
+) -> None:
+    """Insert copies of `old`, column by column but for its id and what is `other` in a copy."""
+    asked = "SELECT column_name FROM information_schema.columns WHERE table_name = %s"
+    names = [name for (name,) in bench.database.execute(asked, [table]) if name != "id"]
+    bench.database.execute(
+        sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(
+            sql.Identifier(table),
+            sql.SQL(", ").join(map(sql.Identifier, names)),
+            sql.SQL(", ").join(other.get(name, sql.Identifier("old", name)) for name in names),
+            sql.SQL(rows).format(**numbers),
+        )
+    )
 
 
 #: In the order of goals.TITLES.
