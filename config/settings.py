@@ -38,6 +38,8 @@ SECURE = PUBLIC_URL.startswith("https://")
 
 DEBUG = os.environ.get("RUNYARD_DEBUG") == "1"
 SECRET_KEY = os.environ.get("RUNYARD_SECRET_KEY") or HOME.secret_key()
+#: What the workspaces' secrets are encrypted with. Empty: a key in the home, made when needed.
+SECRETS_KEY = os.environ.get("RUNYARD_SECRETS_KEY", "")
 #: Names that requests may come under. By default: this machine, the address that is listened
 #: at, and the public one.
 ALLOWED_HOSTS = [host for host in os.environ.get("RUNYARD_ALLOWED_HOSTS", "").split(",") if host]

@@ -31,6 +31,7 @@ from apps.runs.services.launch import launch
 from apps.workflows.services.drafting import WholeNode, create_workflow, replace_draft
 from apps.workflows.services.publishing import publish
 from apps.workspaces.models import Member, TokenScope, User, Workspace
+from apps.workspaces.secrets import set_secret
 from apps.workspaces.services import create_queue, create_token
 from tests import factories
 
@@ -126,6 +127,7 @@ class World:
     node: str
     attempt: int
     output: int
+    secret: str
     hold: int
 
     def address(self, template: str) -> str:
@@ -139,6 +141,7 @@ LOG = b"read 336,776 flights\n"
 def world(name: str = "default") -> World:
     """One of everything: two published jobs, a workflow with a run that is over, a file."""
     workspace = factories.workspace(name)
+    set_secret(workspace, "WAREHOUSE_PASSWORD", "s3cret of the warehouse", user=None)
     create_queue(workspace, "nightly", capacity=8000, development=False, production=True)
     put_file(workspace, "etl/load.py", BytesIO(b"print('loaded')\n"), user=None)
     job(workspace, "etl/load_flights", "echo loaded")
@@ -168,6 +171,7 @@ def world(name: str = "default") -> World:
         node="load",
         attempt=1,
         output=output.pk,
+        secret="WAREHOUSE_PASSWORD",
         hold=hold(workspace, tag="team=nobody", user=None).pk,
     )
 

@@ -148,12 +148,19 @@ class Home:
 
     def secret_key(self) -> str:
         """Django's SECRET_KEY, made on first use. Two processes at once get the same one."""
-        file = self.keys / "secret_key"
+        return self._key("secret_key")
+
+    def secrets_key(self) -> str:
+        """What the workspaces' secrets are encrypted with, made on first use as above."""
+        return self._key("secrets_key")
+
+    def _key(self, name: str) -> str:
+        file = self.keys / name
         try:
             if file.exists():
                 return file.read_text()
             self.make()
-            mine = self.keys / f"secret_key.{secrets.token_hex(8)}"
+            mine = self.keys / f"{name}.{secrets.token_hex(8)}"
             with open(mine, "x", opener=private) as fresh:
                 fresh.write(secrets.token_urlsafe(50))
             try:

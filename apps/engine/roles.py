@@ -26,6 +26,7 @@ class Permission(StrEnum):
     OPERATE = "run.operate"  # stop, rerun, pause, set to success
     EDIT_QUEUE = "queue.edit"
     EDIT_MEMBERS = "members.edit"
+    EDIT_SECRET = "secret.edit"  # noqa: S105 -- set and delete; nobody reads one
 
 
 _GUEST = frozenset({Permission.VIEW})
@@ -38,7 +39,11 @@ _ENGINEERING = _SCIENCE | {
     Permission.RUN,
     Permission.OPERATE,
 }
-_OWNER = _ENGINEERING | {Permission.EDIT_QUEUE, Permission.EDIT_MEMBERS}
+_OWNER = _ENGINEERING | {
+    Permission.EDIT_QUEUE,
+    Permission.EDIT_MEMBERS,
+    Permission.EDIT_SECRET,
+}
 
 PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.GUEST: _GUEST,

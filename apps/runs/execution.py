@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from django.conf import settings
@@ -28,6 +29,7 @@ from apps.engine.retry import retry_delay
 from apps.engine.states import NodeState
 from apps.nodes import python_environments as pythons
 from apps.nodes.kinds.base import CannotStart, Command, Context, Kind, Spark
+from apps.nodes.kinds.fields import FIXED_NAMES
 from apps.nodes.kinds.registry import UnknownKind, kind
 from apps.nodes.last_error import last_error_line
 from apps.nodes.process import WORKER, Child, Identity, Strays, exit_reason, hand_over, start
@@ -36,6 +38,7 @@ from apps.runs.desks import Desk, Desks
 from apps.runs.guard import Guard, now
 from apps.runs.log_sealing import LEAST_BYTES
 from apps.runs.logs import TAIL_BYTES, AttemptLog, Blanks, Reader, log_of
+from apps.runs.masking import MaskedPipe
 from apps.runs.services.hot_path import Claim, Outcome
 from apps.runs.services.outputs import store_outputs
 from apps.runs.services.prepare import (
@@ -46,6 +49,7 @@ from apps.runs.services.prepare import (
     python_lock,
     spark_master,
 )
+from apps.workspaces.secrets import Unreadable, secret_values
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +60,8 @@ _LOOK_BYTES = 32 << 20
 _LAST_LOOK_BYTES = 256 << 20
 #: What it may take a guard to hear that a lease was renewed.
 _NEWS_SECONDS = 0.5
+#: What a masked log waits for its last lines, before and after the group is ended.
+_DRAIN_SECONDS = 1.0
 #: With less room than this the disk of the logs counts as full.
 _FULL_BYTES = 1 << 20
 
@@ -188,6 +194,7 @@ class Execution:
         for path, sha256 in job.files.items():
             context.files[path].parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             fetch_file(sha256, context.files[path])
+        secrets = self._secrets(prepared)
         command = what.command(job.spec, context)
         desk.lay_out(command)
         reader = Reader(self._handle, marks=self._log.marks_path if self._log else None)
@@ -196,10 +203,32 @@ class Execution:
             reader.each = self._follow
         with self._reading:
             self._reader = reader
-        code = self._child_of(command, desk.path, uid, timeout=self.mine.timeout_seconds)
+        code = self._child_of(
+            command, desk.path, uid, timeout=self.mine.timeout_seconds, secrets=secrets
+        )
         if code is not None and not self.is_lost:
             self._keep_outputs(context)
         return code
+
+    def _secrets(self, prepared: Prepared) -> Mapping[str, str]:
+        """What the job is to be given of the workspace's secrets, as it is now."""
+        names = prepared.job.spec.get("secrets") or []
+        if not names:
+            return {}
+        for name in names:
+            if name in FIXED_NAMES:
+                raise CannotStart(f"no secret can be given as {name}: the engine sets it")
+        workspace_id = prepared.run.workspace_id
+        try:
+            values = insist(lambda: secret_values(workspace_id, names), self.is_ours)
+        except Unreadable as error:
+            raise CannotStart(str(error)) from None
+        for name in names:
+            if name not in values:
+                raise CannotStart(
+                    f"the workspace has no secret {name}; set it, or take it out of the job"
+                )
+        return values
 
     def _context(self, prepared: Prepared, what: Kind, folder: Path, uid: int | None) -> Context:
         """What the kind may know; here the job's Python is built, should it need building."""
@@ -270,12 +299,22 @@ class Execution:
         return ready.python
 
     def _child_of(
-        self, command: Command, folder: Path, uid: int | None, *, timeout: float | None
+        self,
+        command: Command,
+        folder: Path,
+        uid: int | None,
+        *,
+        timeout: float | None,
+        secrets: Mapping[str, str] = MappingProxyType({}),
     ) -> int | None:
-        """Run a command in `folder` to its end: its exit code, None if it must not start."""
+        """Run a command in `folder` to its end: its exit code, None if it must not start.
+
+        With secrets it prints to a pipe that hides them, else straight to the log.
+        """
         mark, bench = self.mine.mark, self._bench
         hand_over(folder, uid)
-        env = {**command.env, WORKER: bench.worker}
+        env = {**command.env, **secrets, WORKER: bench.worker}
+        pipe: MaskedPipe | None = None
         with self._lock:
             if not self.is_ours():
                 self.is_lost = True
@@ -284,18 +323,24 @@ class Execution:
             # Before the start: a worker that dies right after it leaves a child that its
             # guard knows.
             bench.guard.opening(mark, self.deadline)
+            if secrets:
+                pipe = MaskedPipe(secrets.values(), self._handle, uid)
             try:
                 child = start(
                     command.argv,
                     env=env,
                     cwd=command.cwd,
-                    log=self._handle,
+                    log=self._handle if pipe is None else pipe.child_end,
                     uid=uid,
                     processes=settings.JOB_PROCESSES,
                 )
             except OSError:
                 bench.guard.ended(mark)
+                if pipe is not None:
+                    pipe.give_up()
                 raise
+            if pipe is not None:
+                pipe.start()
             self._child = child
             with self._unhindered("its guard"):
                 bench.guard.started(mark, child.pid)
@@ -306,6 +351,8 @@ class Execution:
             bench.desks.sort()
             bench.blanks.make()
         child.wait()
+        if pipe is not None:
+            pipe.drain(_DRAIN_SECONDS)
         with self._lock:
             self._note_lapse(now() + 0.01)  # the guard was told milliseconds
         with self._unhindered("its strays"):
@@ -315,7 +362,11 @@ class Execution:
             bench.guard.ended(mark)
         with self._lock:
             self._child = self._times_out_at = self._kill_at = None
-        return child.reap()
+        code = child.reap()
+        # Nothing of its group is left to write; what left the group without a mark may be.
+        if pipe is not None and not pipe.drain(_DRAIN_SECONDS):
+            logger.warning("attempt %s: something of it still holds its output", mark)
+        return code
 
     @contextlib.contextmanager
     def _unhindered(self, what: str) -> Iterator[None]:

@@ -25,10 +25,12 @@ from apps.workspaces.logging_in import log_in
 from apps.workspaces.models import (
     InWorkspaceQuerySet,
     ResourceQueue,
+    Secret,
     TokenScope,
     Workspace,
     WorkspaceHold,
 )
+from apps.workspaces.secrets import delete_secret, set_secret
 from apps.workspaces.selectors import workspace_of
 from apps.workspaces.services import (
     create_queue,
@@ -407,6 +409,77 @@ class QueueEndpoint(QueueEndpoints):
     def queue(self, name: str) -> ResourceQueue:
         row: ResourceQueue = self.one(self.visible(ResourceQueue.objects.all()), "queue", name=name)
         return row
+
+
+# --- secrets --------------------------------------------------------------------------------
+
+
+class SecretSerializer(serializers.Serializer):
+    """Without its value, which nobody gets back."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    changed_by = serializers.CharField(source="changed_by.username", allow_null=True)
+    changed_at = serializers.DateTimeField()
+
+
+class SecretSetSerializer(Strict):
+    value = Text(max_length=16384, help_text="From 6 characters on. Jobs that start later get it.")
+
+
+SECRET = {
+    "id": 7,
+    "name": "WAREHOUSE_PASSWORD",
+    "changed_by": "maya",
+    "changed_at": "2025-11-20T08:00:00Z",
+}
+
+
+class SecretEndpoints(Endpoint):
+    tag = "Secrets"
+    places = {"secret": Place("Name of the secret.", "WAREHOUSE_PASSWORD", str)}
+
+
+class SecretsEndpoint(SecretEndpoints):
+    @operation(
+        "list_secrets",
+        "List secrets",
+        permission=Permission.VIEW,
+        query=PageQuery,
+        answers={200: page_of(SecretSerializer)},
+        shows=page_example(SECRET),
+    )
+    def get(self, request: Request, workspace: str) -> Response:
+        """Their names, and who changed each when."""
+        rows = self.visible(Secret.objects.select_related("changed_by").defer("sealed"))
+        return self.page(rows, SecretSerializer)
+
+
+class SecretEndpoint(SecretEndpoints):
+    @operation(
+        "set_secret",
+        "Set a secret",
+        permission=Permission.EDIT_SECRET,
+        body=SecretSetSerializer,
+        answers={200: SecretSerializer},
+        example={"value": "correct horse battery"},
+        shows=SECRET,
+    )
+    def put(self, request: Request, workspace: str, secret: str) -> Response:
+        """Makes it or replaces it. The name is that of an environment variable."""
+        made = set_secret(self.workspace, secret, self.body()["value"], user=request.user)
+        return Response(SecretSerializer(made).data)
+
+    @operation(
+        "delete_secret",
+        "Delete a secret",
+        permission=Permission.EDIT_SECRET,
+        answers={204: None},
+    )
+    def delete(self, request: Request, workspace: str, secret: str) -> Response:
+        """Jobs that name it fail at their start from now on."""
+        delete_secret(self.workspace, secret)
+        return Response(status=204)
 
 
 # --- holds ----------------------------------------------------------------------------------

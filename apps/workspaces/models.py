@@ -200,6 +200,27 @@ class WorkspaceHold(models.Model):
         return f"{self.tag_key}={self.tag_value}" if self.tag_value else self.tag_key
 
 
+class Secret(models.Model):
+    """A value that jobs of a workspace are given and nobody reads back."""
+
+    workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="secrets")
+    name = models.CharField(max_length=64)
+    #: Encrypted for this workspace and name alone: apps.workspaces.secrets.
+    sealed = models.BinaryField()
+    changed_by = models.ForeignKey(User, models.SET_NULL, null=True, related_name="+")
+    changed_at = models.DateTimeField(db_default=Now())
+
+    objects = InWorkspaceQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["workspace", "name"], name="secret_once_per_workspace")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class TokenScope(models.TextChoices):
     READ = "read"
     RUN = "run"

@@ -39,7 +39,7 @@ W, PW, R, Q = (
     Permission.RUN,
     Permission.EDIT_QUEUE,
 )
-OP = Permission.OPERATE
+OP, S = Permission.OPERATE, Permission.EDIT_SECRET
 _JOB, _FLOW, _RUN = "jobs/{job}", "workflows/{workflow}", "runs/{run}"
 _NODE = _RUN + "/nodes/{node}"
 #: What each method of each address needs of the user's role, and of a token. Written by hand:
@@ -48,6 +48,8 @@ RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
     "": {"GET": (V, "read")},
     "queues": {"GET": (V, "read"), "POST": (Q, "admin")},
     "queues/{queue}": {"GET": (V, "read"), "PATCH": (Q, "admin"), "DELETE": (Q, "admin")},
+    "secrets": {"GET": (V, "read")},
+    "secrets/{secret}": {"PUT": (S, "admin"), "DELETE": (S, "admin")},
     "holds": {"GET": (V, "read"), "POST": (OP, "run")},
     "holds/{hold}": {"GET": (V, "read")},
     "holds/{hold}/release": {"POST": (OP, "run")},
@@ -317,8 +319,10 @@ def test_things_of_another_workspace_are_not_found_under_this_ones_address(here)
         for call in named
     }
     made = found.pop(("PUT", "files/{path}"))
+    asked = found.pop(("PUT", "secrets/{secret}"))
 
     assert made == 200  # a file of the other workspace, under the same path
+    assert asked == 422  # a secret of the other workspace, which lacks its value
     assert {key: status for key, status in found.items() if status != 404} == {}
 
 

@@ -552,7 +552,8 @@ def test_part_of_a_compute_unit_is_rounded_up():
 
 def test_fields_make_the_schema():
     assert kind("sql").schema()["properties"].keys() == {
-        "content", "entry_file", "row_limit", "parameters", "jars", "files", "spark",
+        "content", "entry_file", "row_limit", "secrets",
+        "parameters", "jars", "files", "spark",
     }  # fmt: skip
     assert kind("spark_jar").schema()["required"] == ["entry_file"]
     assert kind("sql").schema()["properties"]["row_limit"] == {

@@ -206,6 +206,7 @@ def test_fields_of_many_values_say_how_they_are_written():
     assert said == {
         "arguments": "one a line",
         "parameters": "one name=value a line",
+        "secrets": "one a line",
         "files": "one a line",
     } | {name: text for name, text in said.items() if name.startswith("python")}
     assert "One name=value a line. " in html

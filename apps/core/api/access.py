@@ -25,6 +25,7 @@ SCOPE_OF: dict[Permission, TokenScope] = {
     Permission.PUBLISH_WORKFLOW: TokenScope.EDIT,
     Permission.EDIT_QUEUE: TokenScope.ADMIN,
     Permission.EDIT_MEMBERS: TokenScope.ADMIN,
+    Permission.EDIT_SECRET: TokenScope.ADMIN,
 }
 
 

@@ -225,6 +225,12 @@ PARAMETERS = Field(
     "Parameters",
     "Environment variables of the job, and ${name} in its arguments. A run may give others.",
 )
+SECRETS = Field(
+    "secrets",
+    Type.LINES,
+    "Secrets",
+    "Names of the workspace's secrets. Each is an environment variable; the log shows *** for it.",
+)
 FILES = Field(
     "files", Type.FILES, "Files", "Workspace files that the job needs, below $RUNYARD_FILES."
 )

@@ -22,6 +22,7 @@ from apps.nodes.kinds.fields import (
     ENTRY_FILE,
     FILES,
     PARAMETERS,
+    SECRETS,
     Field,
     Spec,
     Type,
@@ -46,7 +47,7 @@ PYTHON = (
 class Python(Kind):
     name = "python"
     label = "Python"
-    fields = (CONTENT, ENTRY_FILE, ARGUMENTS, PARAMETERS, FILES, *PYTHON)
+    fields = (CONTENT, ENTRY_FILE, ARGUMENTS, PARAMETERS, SECRETS, FILES, *PYTHON)
 
     def command(self, spec: Spec, context: Context) -> Command:
         files: dict[str, str] = {}

@@ -11,13 +11,13 @@ from apps.nodes.kinds.base import (
     plain_lines,
     rendered,
 )
-from apps.nodes.kinds.fields import ARGUMENTS, CONTENT, ENTRY_FILE, FILES, PARAMETERS, Spec
+from apps.nodes.kinds.fields import ARGUMENTS, CONTENT, ENTRY_FILE, FILES, PARAMETERS, SECRETS, Spec
 
 
 class Shell(Kind):
     name = "shell"
     label = "Shell"
-    fields = (CONTENT, ENTRY_FILE, ARGUMENTS, PARAMETERS, FILES)
+    fields = (CONTENT, ENTRY_FILE, ARGUMENTS, PARAMETERS, SECRETS, FILES)
 
     def command(self, spec: Spec, context: Context) -> Command:
         files: dict[str, str] = {}

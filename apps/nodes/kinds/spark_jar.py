@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from apps.nodes.kinds.base import Command, Context, Fault, Kind
-from apps.nodes.kinds.fields import ARGUMENTS, ENTRY_FILE, FILES, PARAMETERS, Field, Spec, Type
+from apps.nodes.kinds.fields import (
+    ARGUMENTS,
+    ENTRY_FILE,
+    FILES,
+    PARAMETERS,
+    SECRETS,
+    Field,
+    Spec,
+    Type,
+)
 from apps.nodes.spark import JARS, SPARK, local_file, spark_demand, spark_faults, submit
 
 _CLASS = re.compile(r"[^\W\d][\w$]*(\.[^\W\d][\w$]*)*")
@@ -26,6 +35,7 @@ class SparkJar(Kind):
         ),
         ARGUMENTS,
         PARAMETERS,
+        SECRETS,
         JARS,
         FILES,
         *SPARK,

@@ -9,7 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from apps.nodes.kinds.base import Command, Context, Fault, Kind, rendered
-from apps.nodes.kinds.fields import FILES, PARAMETERS, Field, Spec, Type, mebibytes, path_fault
+from apps.nodes.kinds.fields import (
+    FILES,
+    PARAMETERS,
+    SECRETS,
+    Field,
+    Spec,
+    Type,
+    mebibytes,
+    path_fault,
+)
 from apps.nodes.kinds.python import PYTHON, python_faults
 from apps.nodes.spark import compute_units, is_local, list_fault, local_file, spark_submit
 
@@ -154,6 +163,7 @@ class SparkSubmit(Kind):
             language="shell",
         ),
         PARAMETERS,
+        SECRETS,
         FILES,
         *PYTHON,
     )

@@ -17,7 +17,16 @@ from apps.nodes.kinds.base import (
     plain_lines,
     variables,
 )
-from apps.nodes.kinds.fields import CONTENT, ENTRY_FILE, FILES, PARAMETERS, Field, Spec, Type
+from apps.nodes.kinds.fields import (
+    CONTENT,
+    ENTRY_FILE,
+    FILES,
+    PARAMETERS,
+    SECRETS,
+    Field,
+    Spec,
+    Type,
+)
 from apps.nodes.spark import JARS, SPARK, spark_demand, spark_faults, submit
 
 RUNNER = Path(__file__).with_name("sql_runner.py").read_text(encoding="utf-8")
@@ -43,6 +52,7 @@ class Sql(Kind):
         ENTRY_FILE,
         ROW_LIMIT,
         PARAMETERS,
+        SECRETS,
         JARS,
         FILES,
         *SPARK,
