@@ -51,9 +51,18 @@ class Slots(bootsteps.StartStopStep):
         from django.conf import settings
 
         from apps.runs import worker
+        from apps.runs.hearing import Hearing
 
         worker.current = worker.Worker(parent.hostname, settings.WORKER_SLOTS)
         worker.current.start()
+        self._hearing = Hearing(
+            parent.app,
+            parent.hostname,
+            lambda: getattr(parent, "consumer", None),
+            ask_seconds=settings.LEASE_SECONDS / 6,
+            deaf_seconds=max(settings.LEASE_SECONDS / 1.5, 5),
+        )
+        self._hearing.start()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self._end)
         self._asked_at: float | None = None
@@ -64,6 +73,7 @@ class Slots(bootsteps.StartStopStep):
         if worker.current is not None:
             worker.current.close()
             worker.current = None
+            self._hearing.close()
 
     terminate = stop
 

@@ -19,6 +19,11 @@ def execute(queue_id: int, passed: int = 0) -> None:
         worker.current.ring(queue_id, passed)
 
 
+@shared_task(name="runs.hear")
+def hear() -> None:
+    """A worker's message to itself; that it came is all there is to it (apps.runs.hearing)."""
+
+
 @shared_task(name="runs.tick")
 def tick() -> None:
     """Look around: expired leases, due retries, waiting work."""

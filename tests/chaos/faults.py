@@ -56,6 +56,8 @@ class Harm:
     random: random.Random
     done: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
+    #: Processes that ended since they found no database as they began; a supervisor's business.
+    gone: Counter[str] = field(default_factory=Counter)
     #: (when it ends its wait, its name, the rest of it)
     under_way: list[tuple[float, str, Iterator[float]]] = field(default_factory=list)
 
@@ -126,8 +128,11 @@ class Harm:
         process.in_hand = False
 
     def broker(self) -> redis.Redis:
+        """Raises Skip while another fault has the broker in hand."""
+        if "valkey" in self.machine.harmed:
+            raise Skip
         path = self.machine.home.sockets / "valkey.sock"
-        return redis.Redis(unix_socket_path=str(path), socket_timeout=5)
+        return redis.Redis(unix_socket_path=str(path), socket_timeout=2, retry=None)
 
     def database(self) -> psycopg.Connection:
         return psycopg.connect(
@@ -530,6 +535,14 @@ def worker_deaf(harm: Harm) -> Iterator[float]:
     worker.broker.stall()
     yield harm.random.uniform(0.5, 3) * harm.lease
     worker.broker.flow()
+    harm.back(worker)
+
+
+@fault("worker's connections to the broker silent for ever")
+def worker_forgotten(harm: Harm) -> Iterator[float]:
+    worker = harm.worker()
+    worker.broker.forget()
+    yield 1
     harm.back(worker)
 
 

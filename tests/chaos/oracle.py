@@ -329,7 +329,9 @@ def _order(
     for node in nodes:
         by_run[node.run_id][node.key] = node
     reruns: dict[int, list[tuple[int, set[str]]]] = defaultdict(list)
-    for event in RunEvent.objects.filter(node_run=None, note__startswith="rerun of "):
+    for event in RunEvent.objects.filter(node_run=None, note__startswith="rerun of ").exclude(
+        note__startswith="rerun of run "  # a new run, of which everything runs
+    ):
         scope = set(event.note.removeprefix("rerun of ").split(", "))
         reruns[event.run_id].append((event.pk, scope))
     for run in Run.objects.select_related("version"):

@@ -4,6 +4,7 @@
     wire = wires.lay(tmp / "db" / ".s.PGSQL.5432", home.sockets / ".s.PGSQL.5432")
     wire.cut()                          # every connection ends in mid-air
     wire.stall(); wire.flow()           # bytes are held, then go on
+    wire.forget()                       # the connections of this moment are silent for ever
     wire.lose_reply(b"runyard_finish(") # the next such statement commits, its reply is lost
 
 One thread carries all bytes.
@@ -74,6 +75,18 @@ class Wire:
         """Hold every byte: connected, and silent."""
         self._do(self._flows.clear)
 
+    def forget(self, asked: bytes = b"") -> None:
+        """Leave the connections of this moment open, and never carry a byte of them again.
+
+        `asked`: only those on which this was asked last.
+        """
+
+        def hush() -> None:
+            for link in self._links:
+                link.is_forgotten = link.is_forgotten or asked in link.asked
+
+        self._do(hush)
+
     def flow(self) -> None:
         """As it should be."""
 
@@ -123,6 +136,10 @@ class Wire:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while data := await reader.read(1 << 16):
                 await self._flows.wait()
+                if asked:
+                    link.asked = data
+                if link.is_forgotten:
+                    continue
                 if asked and self._lose and self._lose in data:
                     self._lose, link.is_mute = b"", True
                 elif not asked and link.is_mute:
@@ -141,6 +158,9 @@ class _Link:
     def __init__(self, *writers: asyncio.StreamWriter) -> None:
         self._writers = writers
         self.is_mute = False
+        self.is_forgotten = False
+        #: What the process has sent last.
+        self.asked = b""
 
     def end(self) -> None:
         for writer in self._writers:

@@ -25,14 +25,15 @@ from pathlib import Path
 from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
-from apps.core.errors import Conflict, Invalid
+from apps.core.errors import Conflict
 from apps.engine.states import Hold, NodeState, Trigger
 from apps.nodes.services.jobs import create_job, publish_job
 from apps.runs.models import NodeRun, Run
+from apps.runs.services.anew import rerun_anew
 from apps.runs.services.holding import hold, release
 from apps.runs.services.launch import launch
 from apps.runs.services.pause import pause_run, resume_run
-from apps.runs.services.rerun import failed_scope, rerun, rerun_nodes, rerun_scope
+from apps.runs.services.rerun import failed_scope, rerun_nodes, rerun_scope
 from apps.runs.services.stop import stop_node, stop_run
 from apps.runs.services.success import set_success
 from apps.workflows.models import WorkflowVersion
@@ -124,13 +125,14 @@ class Works:
             publish_job(job, remarks="", user=self.user)
             self.jobs[name] = path
         self.versions: list[WorkflowVersion] = []
+        self._made = 0
 
     def workflow(self) -> WorkflowVersion:
         """A new published workflow: a chain, a fan or a random graph of random jobs."""
         r = self.random
-        number = len(self.versions)
+        self._made += 1  # whether or not the database lets it come about
         names, edges = r.choice([_chain, _fan, _dag, _dag])(r)
-        flow = create_workflow(self.workspace, f"flow{number}", user=self.user)
+        flow = create_workflow(self.workspace, f"flow{self._made}", user=self.user)
         replace_draft(
             flow,
             [self._node(name) for name in names],
@@ -198,6 +200,7 @@ class People:
         self.did: Counter[str] = Counter()
         self.launched: list[int] = []
         self.failed: list[str] = []
+        self.late: Counter[str] = Counter()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._live, name="people", daemon=True)
 
@@ -219,8 +222,9 @@ class People:
             try:
                 if name := act():
                     self.did[name] += 1
-            except (Conflict, Invalid):
+            except Conflict as error:
                 self.did["came too late"] += 1
+                self.late[f"{act.__name__}: {error}"[:60]] += 1
             except (OperationalError, InterfaceError):
                 connection.close()
                 self.did["found no database"] += 1
@@ -346,7 +350,7 @@ class People:
         run = self._some(ended_at__isnull=False)
         if run is None or self._is_busy():
             return None
-        self.launched.append(rerun(run, user=self.works.user).pk)
+        self.launched.append(rerun_anew(run, user=self.works.user).pk)
         return "rerun as a new run"
 
     def _set_success(self) -> str | None:
