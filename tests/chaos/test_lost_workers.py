@@ -94,9 +94,11 @@ def test_frozen_workers_children_die_before_their_nodes_run_again(start, tmp_pat
     start("other")
 
     frozen.process.send_signal(signal.SIGSTOP)
+    thaw = time.monotonic() + 3 * LEASE_SECONDS
     ticking(
         lambda: all(2 in dict(journal(tmp_path, name)) for name in names), "the second attempts"
     )
+    ticking(lambda: time.monotonic() > thaw, "three leases")
     children = frozen.children()
     frozen.process.send_signal(signal.SIGCONT)
     time.sleep(LEASE_SECONDS / 2)  # it wakes, finds its leases gone, and must write nothing
