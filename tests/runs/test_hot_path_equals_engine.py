@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from datetime import timedelta
-from itertools import combinations
+from itertools import combinations, pairwise
 from uuid import UUID, uuid4
 
 import pytest
@@ -29,8 +29,17 @@ from hypothesis.stateful import (
 from apps.core.errors import Conflict
 from apps.engine.graph import Graph
 from apps.engine.scope import Scope, next_step
-from apps.engine.states import ACTIVE, ENDED, RUN_ENDED, NodeState, RunState, Trigger
-from apps.runs.models import Attempt, NodeRun, Run
+from apps.engine.states import (
+    ACTIVE,
+    ARROWS,
+    ENDED,
+    RUN_ARROWS,
+    RUN_ENDED,
+    NodeState,
+    RunState,
+    Trigger,
+)
+from apps.runs.models import Attempt, NodeRun, Run, RunEvent
 from apps.runs.services.hot_path import Claim, Outcome, claim, finish
 from apps.runs.services.launch import launch
 from apps.runs.services.pause import pause_run, resume_run
@@ -403,6 +412,25 @@ class Lives(RuleBasedStateMachine):
         assert Attempt.objects.filter(node_run__run=self.run, state="running").count() == len(
             self.held
         )
+
+    @invariant()
+    def every_event_is_an_arrow_and_none_is_missing(self) -> None:
+        told: dict[str | None, list[tuple[str, str]]] = {}
+        events = RunEvent.objects.filter(run=self.run).exclude(old="", new="").order_by("pk")
+        for key, old, new in events.values_list("node_run__key", "old", "new"):
+            told.setdefault(key, []).append((old, new))
+
+        of_run = told.pop(None)
+        assert of_run[0] == ("", RunState.PENDING)
+        assert set(of_run[1:]) <= set(RUN_ARROWS)
+        # That its first node has started is told by the node.
+        self.run.refresh_from_db(fields=["state"])
+        for (_, before), (old, _) in pairwise([*of_run, (self.run.state, "")]):
+            assert before == old or (before, old) == (RunState.PENDING, RunState.RUNNING)
+        for key, moves in told.items():
+            assert set(moves) <= set(ARROWS)
+            assert [old for old, _ in moves] == [N.PENDING, *(new for _, new in moves[:-1])]
+            assert moves[-1][1] == self.states[key]
 
 
 @pytest.mark.django_db

@@ -555,16 +555,18 @@ END $$;
 CREATE FUNCTION runyard_close(p_run bigint) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
+    was text;       -- a run that never started ends from pending
     how text;
     hooks varchar[];
 BEGIN
-    UPDATE runs_run
+    UPDATE runs_run AS run
        SET state = CASE WHEN hold = 'stopped' OR stopped > 0 THEN 'stopped'
                         WHEN succeeded = total THEN 'succeeded'
                         ELSE 'failed' END,
            ended_at = clock_timestamp(), waits = false, revision = revision + 1
-     WHERE id = p_run AND open = 0 AND ended_at IS NULL
-    RETURNING state, on_end INTO how, hooks;
+      FROM (SELECT state FROM runs_run WHERE id = p_run) AS before
+     WHERE run.id = p_run AND run.open = 0 AND run.ended_at IS NULL
+    RETURNING before.state, run.state, run.on_end INTO was, how, hooks;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
@@ -573,6 +575,6 @@ BEGIN
         SELECT p_run, hook, 0, clock_timestamp(), '' FROM unnest(hooks) AS hook;
     END IF;
     INSERT INTO runs_runevent (run_id, old, new, note, at)
-    VALUES (p_run, 'running', how, '', clock_timestamp());
+    VALUES (p_run, was, how, '', clock_timestamp());
     RETURN true;
 END $$;
