@@ -1,7 +1,7 @@
-"""The one door for every change of a node run's state, bar claim and finish (the hot path).
+"""The one door for every change of a state, bar claim and finish (the hot path).
 
-With it go, in the caller's transaction: the event, the run's counters, the capacity that a
-running node held, and the end of the run when nothing is left to happen.
+With a node run's move go, in the caller's transaction: the event, the run's counters, the
+capacity that a running node held, and the end of the run when nothing is left to happen.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from apps.engine.states import By, NodeState, check_move
+from apps.engine.states import AttemptState, By, Hold, NodeState, RunState, check_move
 from apps.runs.doorbell import ring_after_commit
-from apps.runs.models import NodeRun, Run, RunEvent
+from apps.runs.models import Attempt, NodeRun, Run, RunEvent
 from apps.runs.services.endings import run_ended
 from apps.workspaces.models import ResourceQueue, User
+from apps.workspaces.selectors import holds_on_tags
 
 _OPEN = {NodeState.QUEUED, NodeState.RUNNING, NodeState.RETRYING}
 _COUNTED = {
@@ -150,6 +151,36 @@ def close(run_id: int) -> bool:
     if is_over:
         transaction.on_commit(lambda: run_ended(run_id), robust=True)
     return is_over
+
+
+def end_attempt(node: NodeRun, how: AttemptState, note: str) -> None:
+    """End the attempt of a running node without its worker; the node's own move is the caller's."""
+    Attempt.objects.filter(node_run=node.pk, number=node.attempt).update(
+        state=how, reason=note, ended_at=Now()
+    )
+
+
+def reopen(run: Run, *, user: User | None) -> None:
+    """Let a run that is over go on, or be held if a tag of its workflow is; one that is not
+    over goes on as it does.
+
+    The caller holds its row's lock and moves its nodes; before, it has called
+    `await_launches`, so that a hold that is being made finds the run open.
+    """
+    if run.ended_at is None:
+        return
+    tags = run.workflow.tags if run.workflow else {}
+    Run.objects.filter(pk=run.pk).update(
+        state=RunState.RUNNING,
+        ended_at=None,
+        reopened_at=Now(),
+        hold=Hold.NONE,
+        held=bool(holds_on_tags(run.workspace_id, tags)),
+        revision=F("revision") + 1,
+    )
+    RunEvent.objects.create(
+        run_id=run.pk, old=run.state, new=RunState.RUNNING, user=user, note="opened again"
+    )
 
 
 def admit(run_id: int) -> list[int]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from django.db import transaction
 from django.db.models import F
-from django.db.models.functions import Now
 
 from apps.core.errors import Conflict, Invalid
 from apps.engine.graph import Graph
@@ -18,19 +17,16 @@ from apps.engine.states import (
     NODE_ACTS_IN,
     Act,
     By,
-    Hold,
     NodeState,
-    RunState,
     standing,
 )
-from apps.runs.models import NodeRun, Run, RunEvent
+from apps.runs.models import NodeRun, Run
 from apps.runs.services.advance import recount
 from apps.runs.services.holding import await_launches
-from apps.runs.services.moves import admit, move_all, tell
+from apps.runs.services.moves import admit, move_all, reopen, tell
 from apps.runs.services.scope import keep_scope, lock_nodes, scope_of, states_of
 from apps.workflows.models import WorkflowVersion
 from apps.workspaces.models import User
-from apps.workspaces.selectors import holds_on_tags
 
 
 @transaction.atomic
@@ -151,29 +147,6 @@ def rerun_nodes(run: Run, scope: Collection[str], *, user: User | None) -> list[
     tell(run.pk, "rerun of " + ", ".join(names), user=user)
     admit(run.pk)
     return names
-
-
-def reopen(run: Run, *, user: User | None) -> None:
-    """Let a run that is over go on, or be held if a tag of its workflow is; one that is not
-    over goes on as it does.
-
-    The caller holds its row's lock and moves its nodes; before, it has called
-    `await_launches`, so that a hold that is being made finds the run open.
-    """
-    if run.ended_at is None:
-        return
-    tags = run.workflow.tags if run.workflow else {}
-    Run.objects.filter(pk=run.pk).update(
-        state=RunState.RUNNING,
-        ended_at=None,
-        reopened_at=Now(),
-        hold=Hold.NONE,
-        held=bool(holds_on_tags(run.workspace_id, tags)),
-        revision=F("revision") + 1,
-    )
-    RunEvent.objects.create(
-        run_id=run.pk, old=run.state, new=RunState.RUNNING, user=user, note="opened again"
-    )
 
 
 def graph_of(run: Run) -> Graph:

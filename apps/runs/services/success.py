@@ -10,8 +10,8 @@ from apps.engine.states import NODE_ACTS_IN, Act, By, NodeState, standing
 from apps.runs.models import NodeRun, Run
 from apps.runs.services.advance import recount
 from apps.runs.services.holding import await_launches
-from apps.runs.services.moves import admit, close, move_all
-from apps.runs.services.rerun import graph_of, reopen
+from apps.runs.services.moves import admit, close, move_all, reopen
+from apps.runs.services.rerun import graph_of
 from apps.runs.services.scope import keep_scope, lock_nodes, scope_of, states_of
 from apps.workspaces.models import User
 

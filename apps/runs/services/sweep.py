@@ -19,13 +19,13 @@ from django.db.models.lookups import GreaterThan
 from apps.engine.retry import LOSSES_ALLOWED
 from apps.engine.states import AttemptState, By, Hold, NodeState, Strategy
 from apps.runs.doorbell import ring
-from apps.runs.models import Attempt, NodeRun, Pulse, Run
+from apps.runs.models import NodeRun, Pulse, Run
 from apps.runs.services.advance import HAS_FAILED, IS_LATE, advance, recount
 from apps.runs.services.aging import age
 from apps.runs.services.endings import tell_ends
 from apps.runs.services.holding import mend_held, settle
 from apps.runs.services.lanes import fill, lanes_to_fill
-from apps.runs.services.moves import admit, close, move
+from apps.runs.services.moves import admit, close, end_attempt, move
 from apps.runs.services.scope import lock_nodes
 from apps.workspaces.models import ResourceQueue
 
@@ -118,7 +118,7 @@ def lose(node: NodeRun) -> None:
     The caller holds the node's row lock.
     """
     note = f"worker {node.worker} was lost during attempt {node.attempt}"
-    _end_attempt(node, AttemptState.LOST, note)
+    end_attempt(node, AttemptState.LOST, note)
     if node.stop:
         move(node, NodeState(node.stop), by=By.ENGINE, note=note)
     elif node.losses >= LOSSES_ALLOWED:
@@ -143,7 +143,7 @@ def hand_back(node_run_id: int, attempt: int, worker: str) -> bool:
     if node is None:
         return False
     note = f"handed back by worker {worker}"
-    _end_attempt(node, AttemptState.HANDED_BACK, note)
+    end_attempt(node, AttemptState.HANDED_BACK, note)
     if node.stop:
         move(node, NodeState(node.stop), by=By.WORKER, note=note)
     else:
@@ -156,12 +156,6 @@ def orphans_of(worker: str) -> list[tuple[int, int]]:
     """(node run, attempt) of every node that runs under this worker's name."""
     rows = NodeRun.objects.filter(worker=worker, state=NodeState.RUNNING)
     return list(rows.values_list("pk", "attempt"))
-
-
-def _end_attempt(node: NodeRun, state: AttemptState, reason: str) -> None:
-    Attempt.objects.filter(node_run=node.pk, number=node.attempt).update(
-        state=state, reason=reason, ended_at=Now()
-    )
 
 
 def start_due_retries() -> None:
