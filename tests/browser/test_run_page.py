@@ -63,7 +63,7 @@ def test_the_panel_follows_the_run_until_a_click_and_login_comes_once(visit):
     expect(small.page.get_by_role("button", name=f"Run {LONG}")).to_be_in_viewport(ratio=1)
 
     it.click("Stop…")
-    expect(page.get_by_text("stopped by admin")).to_be_visible()
+    expect(page.locator(".oc-headline").get_by_text("stopped by admin")).to_be_visible()
 
     small.go("/w/default/runs/")
     small.page.context.clear_cookies()

@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from apps.core.errors import Unavailable
 from apps.core.home import Home
 from apps.runs import log_bucket, log_shipping
-from apps.runs.log_bucket import Bucket, BucketLog, the_bucket
+from apps.runs.log_bucket import Bucket, BucketLog, bucket_at, the_bucket
 from apps.runs.log_lines import lines_from, search
 from apps.runs.log_sealing import seal
 from apps.runs.log_shipping import Shipper
@@ -81,6 +81,7 @@ def server() -> Iterator[Storage]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "the-storage-secret")
         patch.setenv("AWS_REGION", "us-east-1")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        bucket_at.cache_clear()  # it knows the address of a server of before
         storage.come()
         yield storage
         storage.client.close()
