@@ -34,7 +34,14 @@ def pause_run(run: Run, *, user: User | None) -> None:
 
 @transaction.atomic
 def resume_run(run: Run, *, user: User | None) -> None:
-    """Let a paused run go on, or back into its lane's line. Raises Conflict if it is not paused."""
+    """Let a paused run go on, or back into its lane's line.
+
+    Every node run is locked before the flag is taken away, so that no finish that read the flag
+    before can make a node ready behind it, which nobody would queue.
+
+    Raises Conflict if it is not paused.
+    """
+    lock_nodes(run.pk)
     _set(run, Hold.PAUSED, Hold.NONE, "it is not paused")
     tell(run.pk, "resumed", user=user)
     admit(run.pk)

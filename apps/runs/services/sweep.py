@@ -193,12 +193,18 @@ def end_long_waits() -> None:
 
 
 def needs_advance() -> list[int]:
-    """Runs that are over their time, have a failure that their strategy answers, or are being
-    ended."""
+    """Runs that are over their time, have a failure that their strategy answers, are being
+    ended, or have room for a node that lacks nothing.
+
+    The last where a node was locked just as a finish had a place for it.
+    """
+    ready = NodeRun.objects.filter(run=OuterRef("pk"), state=NodeState.PENDING, need=0)
+    has_room = Q(parallelism=None) | Q(active__lt=F("parallelism"))
     return list(
         Run.objects.filter(ended_at=None, state__in=["pending", "running"], waits=False)
         .filter(
-            Q(hold=Hold.NONE, held=False) & (IS_LATE | Q(HAS_FAILED, strategy=Strategy.END))
+            Q(hold=Hold.NONE, held=False)
+            & (IS_LATE | Q(HAS_FAILED, strategy=Strategy.END) | has_room & Q(Exists(ready)))
             | Q(hold__in=[Hold.STOPPED, Hold.CANCELLED])
         )
         .order_by("pk")
