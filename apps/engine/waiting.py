@@ -31,6 +31,7 @@ class Code(StrEnum):
     HELD_QUEUE = "held_queue"  # a person holds the queue
     HELD_TAG = "held_tag"  # a person holds a tag of the run's workflow
     PAUSED = "paused"  # a person paused the run
+    SAME_CYCLE = "same_cycle"  # another run of its workflow's same cycle is not over
     OVERLAP = "overlap"  # earlier runs of its workflow, which do not overlap, are not over
     RUN_IN_LANE = "run_in_lane"  # the run's lane has as many under way as it may
     LARGER_THAN_QUEUE = "larger_than_queue"  # the capacity was lowered below it after launch
@@ -138,6 +139,14 @@ class LaneStanding:
     is_overlap: bool
 
 
+@dataclass(frozen=True)
+class SameCycleStanding:
+    """The run of the same cycle that a run waits for, and the cycle, aware, in people's zone."""
+
+    run: Thing
+    cycle: datetime
+
+
 #: As far as runs in a lane's line are counted.
 AHEAD = 100
 
@@ -232,6 +241,8 @@ class RunStanding:
     tag_hold: HoldStanding | None = None
     #: In whose line it stands; None once it was admitted.
     lane: LaneStanding | None = None
+    #: Before it may stand in a lane's line, or start.
+    same_cycle: SameCycleStanding | None = None
     parallelism: int | None = None
 
 
@@ -307,8 +318,9 @@ def _run(snapshot: Snapshot, nodes: Mapping[int, tuple[Reason, ...]]) -> Reason 
         return Reason(Code.PAUSED, (run.run,), parts)
     if run.tag_hold:
         return Reason(Code.HELD_TAG, (run.run,), _until_released(run.tag_hold, now))
-    if run.lane:
-        code, parts = _in_line(run.lane, snapshot)
+    gate = _gate(snapshot)
+    if gate:
+        code, parts = gate
         return Reason(code, (run.run,), parts)
     moving = any(
         node.state is NodeState.RUNNING and node.pk not in nodes for node in snapshot.nodes
@@ -393,8 +405,9 @@ def _held(snapshot: Snapshot) -> _Found:
     """A node that lacks nothing but leave."""
     run, now = snapshot.run, snapshot.now
     found = _paused(run, now)
-    if run.lane:
-        code, parts = _in_line(run.lane, snapshot)
+    gate = _gate(snapshot)
+    if gate:
+        code, parts = gate
         return [*found, (code, ("waits for ", run.run, ", which ", *parts))]
     busy = [n.node for n in snapshot.nodes if n.state in (NodeState.QUEUED, NodeState.RUNNING)]
     if run.parallelism is not None and len(busy) >= run.parallelism:
@@ -415,6 +428,17 @@ def _paused(run: RunStanding, now: datetime) -> _Found:
             which = (", which ", run.asked.by, " paused", ago)
         found.append((Code.PAUSED, ("waits for ", run.run, *which)))
     return found
+
+
+def _gate(snapshot: Snapshot) -> tuple[Code, tuple[Part, ...]] | None:
+    """Of a run: what it waits for before anything of it may start."""
+    run = snapshot.run
+    if run.same_cycle:
+        cycle = run.same_cycle.cycle
+        point = f"{cycle:%Y-%m-%d %H:%M:%S}" if cycle.second else f"{cycle:%Y-%m-%d %H:%M}"
+        which = f", which runs the same cycle {point}"
+        return Code.SAME_CYCLE, ("waits for ", run.same_cycle.run, which)
+    return _in_line(run.lane, snapshot) if run.lane else None
 
 
 def _in_line(lane: LaneStanding, snapshot: Snapshot) -> tuple[Code, tuple[Part, ...]]:

@@ -93,7 +93,15 @@ class RunSerializer(serializers.Serializer):
         help_text="What may be done to it now, rights aside: pause, resume, stop, rerun (as a "
         "new run), rerun_failed (in it)."
     )
-    waits = serializers.BooleanField(help_text="In its lane's line: nothing of it has started.")
+    waits = serializers.BooleanField(
+        help_text="For another run of the same cycle, or in its lane's line: nothing of it has "
+        "started."
+    )
+    waits_for = serializers.IntegerField(
+        source="waits_for_id",
+        allow_null=True,
+        help_text="The run of the same cycle whose end it waits for; null where it waits for none.",
+    )
     ahead = serializers.IntegerField(
         allow_null=True, help_text="Runs before it in that line; null where it does not wait."
     )
@@ -363,6 +371,7 @@ RUN = {
     "held": False,
     "actions": ["pause", "stop", "rerun_failed"],
     "waits": False,
+    "waits_for": None,
     "ahead": None,
     "nodes": COUNTS,
     "parallelism": None,

@@ -110,9 +110,13 @@ class Run(models.Model):
     #: Which gate it passes before it starts; None: it starts at once. Without an index of its
     #: own, which would hold every run there ever was: the line and those in it have theirs.
     lane = models.ForeignKey(Lane, models.RESTRICT, null=True, related_name="runs", db_index=False)
-    #: In its lane's line, not yet admitted: nothing of it is queued. Not of use for a run that
-    #: is over.
+    #: Not yet admitted, by its lane or since another runs the same cycle: nothing of it is
+    #: queued. Not of use for a run that is over.
     waits = models.BooleanField(default=False)
+    #: The newest run of its workflow's same cycle that was not over when it came.
+    waits_for = models.ForeignKey(
+        "self", models.RESTRICT, null=True, related_name="followers", db_index=False
+    )
     #: Names of the hooks that are told when it has ended (services/endings.py).
     on_end = ArrayField(models.CharField(max_length=64), default=list)
     #: Nodes at once; None: no limit.
@@ -172,8 +176,13 @@ class Run(models.Model):
                 name="run_parallelism_positive",
             ),
             models.CheckConstraint(
-                condition=Q(waits=False) | Q(lane__isnull=False, ended_at=None),
-                name="run_waits_in_a_lane",
+                condition=Q(waits=False)
+                | Q(ended_at=None) & (Q(lane__isnull=False) | Q(waits_for__isnull=False)),
+                name="run_waits_for_something",
+            ),
+            models.CheckConstraint(
+                condition=Q(waits_for=None) | Q(waits=True),
+                name="run_waits_while_it_waits_for",
             ),
         ]
         indexes = [
@@ -190,11 +199,17 @@ class Run(models.Model):
                 name="run_not_over",
                 condition=Q(state__in=["pending", "running"]),
             ),
-            # Overlap and holds: what of a workflow is not over?
+            # Overlap, same cycle and holds: what of a workflow is not over?
             models.Index(
-                fields=["workflow"],
+                fields=["workflow", "cycle"],
                 name="run_of_workflow_not_over",
                 condition=Q(workflow__isnull=False, state__in=["pending", "running"]),
+            ),
+            # A run's end: who waits for it?
+            models.Index(
+                fields=["waits_for"],
+                name="run_waits_for",
+                condition=Q(waits_for__isnull=False),
             ),
             # A lane: who is next in line, and how many hold a place?
             models.Index(fields=["lane", "id"], name="run_line", condition=Q(waits=True)),

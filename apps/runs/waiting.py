@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.db import connection
@@ -31,6 +32,7 @@ from apps.engine.waiting import (
     QueueStanding,
     Reason,
     RunStanding,
+    SameCycleStanding,
     Snapshot,
     Thing,
     Waiting,
@@ -72,7 +74,7 @@ def waiting_of(run: Run, nodes: Iterable[NodeRun] | None = None) -> Waiting:
     """Why a run and its nodes wait. `nodes`: all of them, by id, where they were read before.
 
     One query for a run under way, two more where a node is queued, one where a stop or a pause
-    was asked for, or the run stands in a lane's line; none for a run that is over.
+    was asked for, or the run waits for another; none for a run that is over.
     """
     rows = list(run.nodes.only(*_READ).order_by("pk") if nodes is None else nodes)
     over = run.state in RUN_ENDED
@@ -88,7 +90,8 @@ def waiting_of(run: Run, nodes: Iterable[NodeRun] | None = None) -> Waiting:
             Hold(run.hold),
             asked.get(None, Asked()),
             None if over or not run.held else _tag_hold(run),
-            None if over or not run.waits else _lane(run),
+            None if over or not run.waits or run.waits_for_id else _lane(run),
+            None if over or not run.waits_for_id else _same_cycle(run),
             run.parallelism,
         ),
         nodes=tuple(_node(row, asked) for row in rows),
@@ -178,6 +181,16 @@ def _tag_hold(run: Run) -> HoldStanding | None:
     tags = Workflow.objects.filter(runs=run.pk).values_list("tags", flat=True).first()
     holds = holds_on_tags(run.workspace_id, tags or {})
     return _hold(holds[0]) if holds else None
+
+
+def _same_cycle(run: Run) -> SameCycleStanding | None:
+    """The run of the same cycle that a run waits for; one query."""
+    rows = Run.objects.filter(followers=run.pk)
+    row = rows.values_list("pk", "name", "cycle", "workspace__zone").first()
+    if row is None:
+        return None
+    pk, name, cycle, zone = row
+    return SameCycleStanding(_run(pk, name), cycle.astimezone(ZoneInfo(zone)))
 
 
 def _lane(run: Run) -> LaneStanding | None:

@@ -20,6 +20,7 @@ from apps.engine.waiting import (
     QueueStanding,
     Reason,
     RunStanding,
+    SameCycleStanding,
     Snapshot,
     Thing,
     Waiting,
@@ -103,6 +104,7 @@ TAG_HOLD = HoldStanding(
 )
 PAUSED = replace(RUN, hold=Hold.PAUSED, asked=Asked(MAYA, ago(minutes=12)))
 OVERLAP = LaneStanding(1, (run_thing(11),), 1, 0, is_overlap=True)
+SAME_CYCLE = SameCycleStanding(run_thing(9), datetime(2026, 3, 1, tzinfo=UTC))
 LANE = LaneStanding(4, (run_thing(8), run_thing(9), run_thing(10)), 4, 1, is_overlap=False)
 STOPPED = replace(RUN, hold=Hold.STOPPED, asked=Asked(MAYA, ago(seconds=3)))
 LATE = replace(RUN, hold=Hold.CANCELLED, asked=Asked(note="run timed out after 60 s"))
@@ -168,6 +170,13 @@ FIXTURES: list[tuple[Code, str, Snapshot, str]] = [
         "a run that nobody remembers pausing",
         snapshot(node("clean", 2), run=replace(RUN, hold=Hold.PAUSED)),
         f"{CLEAN}waits for [run 12 run 12 of etl], which was paused.",
+    ),
+    (
+        Code.SAME_CYCLE,
+        "another run of the same cycle is not over, whatever its lane",
+        snapshot(node("clean", 2), run=replace(RUN, lane=OVERLAP, same_cycle=SAME_CYCLE)),
+        f"{CLEAN}waits for [run 12 run 12 of etl], which waits for [run 9 run 9 of load], which "
+        "runs the same cycle 2026-03-01 00:00.",
     ),
     (
         Code.OVERLAP,

@@ -45,6 +45,7 @@ def test_run_is_shown_with_where_it_stands():
         "held": False,
         "actions": ["pause", "stop", "rerun_failed"],
         "waits": False,
+        "waits_for": None,
         "ahead": None,
         "nodes": {
             "total": 2,

@@ -37,6 +37,8 @@ from tests.waiting import until
 SUCCEEDED = Outcome(NodeState.SUCCEEDED, exit_code=0)
 FAILED = Outcome(NodeState.FAILED, exit_code=1, reason="exit code 1")
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+#: A cycle that no other run here is of.
+ELSE = datetime(2020, 1, 1, tzinfo=UTC)
 ME = "worker@here:1"
 
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(120)]
@@ -160,8 +162,8 @@ def test_lanes_are_apart_and_a_run_without_one_starts_at_once():
     in_lane(version, 2)
     other = lane_of(workspace(), "other", limit=1)
 
-    beside = launch(version, cycles=[NOON], trigger=Trigger.MANUAL, by=None, lane=other)
-    without = launch(version, cycles=[NOON], trigger=Trigger.MANUAL, by=None)
+    beside = launch(version, cycles=[ELSE], trigger=Trigger.MANUAL, by=None, lane=other)
+    without = launch(version, cycles=[timezone.now()], trigger=Trigger.MANUAL, by=None)
 
     assert waiting(beside + without) == "pp"
 
@@ -170,7 +172,8 @@ def test_only_lanes_with_room_and_a_line_are_to_be_filled():
     version = published("a")
     in_lane(version, 3)
     roomy = lane_of(workspace(), "roomy", limit=2)
-    alone = launch(version, cycles=[NOON] * 3, trigger=Trigger.MANUAL, by=None, lane=roomy)
+    cycles = [ELSE + timedelta(days=n) for n in range(3)]
+    alone = launch(version, cycles=cycles, trigger=Trigger.MANUAL, by=None, lane=roomy)
     lane_of(workspace(), "empty", limit=2)
     assert lanes_to_fill() == []
 
@@ -406,7 +409,7 @@ def test_launch_into_a_lane_is_one_set_of_inserts(django_assert_num_queries, cou
     version, gate = chain(3), lane(2)
     cycles = [NOON + timedelta(days=n) for n in range(count)]
 
-    with django_assert_num_queries(14):
+    with django_assert_num_queries(13):
         runs = launch(version, cycles=cycles, trigger=Trigger.BACKFILL, by=None, lane=gate)
 
     assert waiting(runs) == "pp" + (count - 2) * "w"
@@ -425,8 +428,9 @@ def test_lane_never_holds_more_than_its_limit_under_launches_and_ends_at_once():
 
     def work(n: int) -> None:
         if n < 4:
-            for _ in range(6):
-                launch(version, cycles=[NOON] * 2, trigger=Trigger.MANUAL, by=None, lane=gate)
+            for i in range(6):
+                cycles = [ELSE + timedelta(days=100 * n + 2 * i + k) for k in range(2)]
+                launch(version, cycles=cycles, trigger=Trigger.MANUAL, by=None, lane=gate)
             return
         while not done.is_set():
             mine = claim(queue.pk, f"w{n}", uuid4())
@@ -490,7 +494,9 @@ def test_end_within_a_transaction_makes_room_only_once_it_commits():
 
 
 def scheduled(version, **kwargs) -> Run:
-    [run] = launch(version, cycles=[NOON], trigger=Trigger.SCHEDULE, by=None, **kwargs)
+    """A run of the next cycle that is due."""
+    due = NOON + timedelta(days=Run.objects.count())
+    [run] = launch(version, cycles=[due], trigger=Trigger.SCHEDULE, by=None, **kwargs)
     return run
 
 
@@ -503,7 +509,7 @@ def test_scheduled_runs_that_overlap_both_run_where_nothing_else_is_said():
 def test_scheduled_run_waits_for_the_earlier_ones_and_a_run_by_hand_does_not():
     version = published("a", overlap="wait")
     runs = [scheduled(version), scheduled(version), scheduled(version)]
-    by_hand = launch(version, cycles=[NOON], trigger=Trigger.MANUAL, by=None)
+    by_hand = launch(version, cycles=[ELSE], trigger=Trigger.MANUAL, by=None)
     assert waiting(runs + by_hand) == "pwwp"
 
     mine = take()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 from io import BytesIO, StringIO
 
 import pytest
@@ -97,10 +97,13 @@ def test_retention_of_zero_days_keeps_everything():
     assert Run.objects.count() == 1
 
 
+def days(count: int) -> list[datetime]:
+    return [timezone.now() - timedelta(days=n) for n in range(count)]
+
+
 @pytest.mark.parametrize("runs", [2, 40])
 def test_a_batch_costs_the_same_statements_however_much_goes(runs, django_assert_num_queries):
-    now = timezone.now()
-    made = launch(chain(3), cycles=[now] * runs, trigger=Trigger.MANUAL, by=None)
+    made = launch(chain(3), cycles=days(runs), trigger=Trigger.MANUAL, by=None)
     for run in made:
         over(run, 100)
 
@@ -114,7 +117,7 @@ def test_a_batch_costs_the_same_statements_however_much_goes(runs, django_assert
 
 def test_what_is_large_goes_in_batches_and_a_prune_that_runs_out_of_time_goes_on_later(monkeypatch):
     monkeypatch.setattr(module, "BATCH_NODES", 4)
-    for run in launch(chain(3), cycles=[timezone.now()] * 5, trigger=Trigger.MANUAL, by=None):
+    for run in launch(chain(3), cycles=days(5), trigger=Trigger.MANUAL, by=None):
         over(run, 100)
 
     assert prune(days=90, seconds=0) == Forgotten()

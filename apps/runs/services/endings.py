@@ -1,4 +1,4 @@
-"""What follows from a run's end: its lane lets the next one start, and its owner is told.
+"""What follows from a run's end: what waited for it goes on, and its owner is told.
 
     @when_run_ended("emr")                  # in an app above this one, as it is loaded
     def next_step(run_id: int) -> None: …
@@ -16,10 +16,11 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from django.db import InterfaceError, OperationalError, connection
+from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 
 from apps.runs.models import Run, RunEnd
-from apps.runs.services.lanes import fill
+from apps.runs.services.lanes import fill, follow
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +66,13 @@ def run_ended(run_id: int) -> None:
     The short way: what is not done here, because this process died or this call was never made,
     the sweep does.
     """
-    run = Run.objects.filter(pk=run_id).only("lane_id", "on_end").first()
+    followers = Exists(Run.objects.filter(waits_for=OuterRef("pk")))
+    rows = Run.objects.filter(pk=run_id).only("lane_id", "on_end").annotate(awaited=followers)
+    run = rows.first()
     if run is None:
         return
+    if run.awaited:
+        follow(run_id)
     if run.lane_id is not None:
         fill(run.lane_id)
     if run.on_end:

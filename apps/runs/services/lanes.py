@@ -1,22 +1,28 @@
-"""Lanes: when a run may start. At most so many of a lane's runs at once, first come first served.
+"""When a run may start: lanes, and one run of a cycle at a time.
+
+At most so many of a lane's runs are under way at once, first come first served.
 
     lane = lane_of(workspace, "backfill 7", limit=3)
     launch(version, cycles=days, lane=lane, …)      # three start, the others wait in line
 
 A run that ends makes room, and the next one starts: at once, by whoever ended it, and at the
-latest with the next sweep. The lane's row is locked before any other, bar a workflow's: never
+latest with the next sweep. Of one workflow's runs of one cycle the later wait for the earlier,
+whatever their lanes (`follow`). The lane's row is locked before any other, bar a workflow's: never
 call these while holding the lock of a node run.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
+from datetime import datetime
 
 from django.db import connection, transaction
-from django.db.models import Case, Count, Expression, OuterRef, Q, Subquery, When
+from django.db.models import Case, Count, Expression, Max, OuterRef, Q, Subquery, When
 from django.db.models.functions import Coalesce
 
 from apps.core.errors import Invalid
+from apps.engine.states import RunState
 from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import Lane, Run
 from apps.workspaces.models import Workspace
@@ -44,17 +50,49 @@ def lane_of(workspace: Workspace | int, owner: str, *, limit: int | None) -> Lan
     return lane
 
 
-@transaction.atomic
+@transaction.atomic(savepoint=False)
 def fill(lane_id: int) -> None:
     """Let as many runs start as the lane has room for, the longest in line first.
 
-    May be called twice, late, or at once. One that is paused or held keeps its place in line and
-    lets others pass.
+    May be called twice, late, or at once. One that is paused, held, or waits for a run of its
+    cycle keeps its place in line and lets others pass.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT runyard_fill(%s)", [lane_id])
         found = cursor.fetchone()[0]
     ring_after_commit(dict(json.loads(found) if isinstance(found, str) else found))
+
+
+def follow(run_id: int) -> None:
+    """Let the runs go on that wait for this one, if it is over and no other is in their way.
+
+    May be called twice, late, or at once; outside of a transaction that has locked a run.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT runyard_follow(%s)", [run_id])
+        found = cursor.fetchone()[0]
+        found = json.loads(found) if isinstance(found, str) else found
+        ring_after_commit(dict(found["bells"]))
+    for lane_id in sorted(set(found["lanes"])):
+        fill(lane_id)
+
+
+def to_follow() -> list[int]:
+    """Ids of the runs that are over and that another still waits for."""
+    waiting = Run.objects.filter(waits_for__isnull=False, waits_for__ended_at__isnull=False)
+    found = waiting.values_list("waits_for", flat=True).distinct()
+    return sorted(pk for pk in found if pk is not None)
+
+
+def earlier_of(workflow_id: int, cycles: Collection[datetime]) -> dict[datetime, int]:
+    """By cycle, the newest run of it that is not over; one query whatever their number.
+
+    What is found holds as long as the workflow's row is locked, but for runs that end.
+    """
+    rows = Run.objects.filter(
+        workflow=workflow_id, cycle__in=cycles, state__in=[RunState.PENDING, RunState.RUNNING]
+    )
+    return dict(rows.values("cycle").annotate(last=Max("pk")).values_list("cycle", "last"))
 
 
 def lanes_to_fill() -> list[int]:
@@ -85,7 +123,9 @@ def ahead() -> Expression:
     """How many runs are before one that waits in its lane's line; None for one that does not."""
     before = Run.objects.filter(waits=True, lane=OuterRef("lane"), pk__lt=OuterRef("pk"))
     counted = before.order_by().values("lane").annotate(n=Count("pk")).values("n")
-    return Case(When(waits=True, then=Coalesce(Subquery(counted), 0)), default=None)
+    return Case(
+        When(waits=True, lane__isnull=False, then=Coalesce(Subquery(counted), 0)), default=None
+    )
 
 
 def lock(lane: Lane) -> None:

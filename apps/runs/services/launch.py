@@ -20,7 +20,7 @@ from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import Lane, NodeRun, Run, RunEvent
 from apps.runs.services.endings import check_hooks
 from apps.runs.services.holding import held_note
-from apps.runs.services.lanes import fill, lane_of, lock
+from apps.runs.services.lanes import earlier_of, fill, lane_of, lock
 from apps.workflows.models import POLICIES, Workflow, WorkflowVersion
 from apps.workflows.services.publishing import LATER, whole
 from apps.workspaces.models import ResourceQueue, User
@@ -77,7 +77,8 @@ def launch(
     through here.
 
     `overlap` says what becomes of a run that meets another of its workflow; None: what the
-    version says where it is scheduled and has no lane, else both run.
+    version says where it is scheduled and has no lane, else both run. Whatever it says, a run
+    of a workflow waits for the newest of its runs of the same cycle that is not over.
 
     Raises Skipped if the overlap is *skip* and a run of the workflow is not over: then nothing
     was started. Raises Conflict if the workflow was deleted; Invalid, naming each node, if a job
@@ -86,7 +87,10 @@ def launch(
     """
     owner: Workflow | Job
     columns: dict[str, Any]
+    earlier: Mapping[datetime, int] = {}
     if isinstance(what, WorkflowVersion):
+        if len(set(cycles)) < len(cycles):
+            raise ValueError("a launch names each cycle once: of two runs one would have to wait")
         # Under lock, so that none starts beside its deletion.
         owner = Workflow.objects.select_for_update(no_key=True).get(pk=what.workflow_id)
         if owner.deleted_at is not None:
@@ -94,6 +98,7 @@ def launch(
         plan = _plan_of_workflow(what, trigger, queue, priority, versions or {})
         settings = whole(what.graph)["settings"]
         lane = _overlapping(owner, settings, cycles, trigger, lane, overlap)
+        earlier = earlier_of(owner.pk, cycles)
         columns = {
             "workflow": owner,
             "version": what,
@@ -131,13 +136,14 @@ def launch(
             remarks=remarks,
             rerun_of=rerun_of,
             lane=lane,
-            waits=lane is not None,
+            waits=lane is not None or cycle in earlier,
+            waits_for_id=earlier.get(cycle),
             on_end=list(on_end),
             queue=queue,
             priority=priority,
             created_by=by,
             total=len(plan.nodes),
-            active=0 if lane else min(limit, len(roots)),
+            active=0 if lane or cycle in earlier else min(limit, len(roots)),
             open=len(roots),
             succeeded=len(kept),
             **columns,
@@ -152,6 +158,12 @@ def launch(
     if holds:
         RunEvent.objects.bulk_create(
             RunEvent(run=run, user=by, note=held_note(holds)) for run in runs
+        )
+    if earlier:
+        RunEvent.objects.bulk_create(
+            RunEvent(run=run, note=f"waits for run {run.waits_for_id}, of the same cycle")
+            for run in runs
+            if run.waits_for_id is not None
         )
     if lane is not None:
         fill(lane.pk)
@@ -390,8 +402,11 @@ def _kept(pk: int, run: Run, node: _Node, before: NodeRun) -> NodeRun:
 
 
 def _enqueue(runs: Sequence[Run], nodes: Sequence[NodeRun], limit: int) -> None:
-    """Queue the roots of new runs, at most `limit` of each; nobody else can see them yet."""
-    left = {run.pk: limit for run in runs}
+    """Queue the roots of new runs that do not wait, at most `limit` of each.
+
+    Nobody else can see them yet.
+    """
+    left = {run.pk: 0 if run.waits else limit for run in runs}
     first: list[NodeRun] = []
     for node in nodes:
         if node.state == NodeState.PENDING and node.need == 0 and left[node.run_id]:

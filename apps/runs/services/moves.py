@@ -15,10 +15,12 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
+from apps.core.errors import Conflict
 from apps.engine.states import AttemptState, By, Hold, NodeState, RunState, check_move
 from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import Attempt, NodeRun, Run, RunEvent
 from apps.runs.services.endings import run_ended
+from apps.runs.services.lanes import earlier_of
 from apps.workspaces.models import ResourceQueue, User
 from apps.workspaces.selectors import holds_on_tags
 
@@ -166,9 +168,18 @@ def reopen(run: Run, *, user: User | None) -> None:
 
     The caller holds its row's lock and moves its nodes; before, it has called
     `await_launches`, so that a hold that is being made finds the run open.
+
+    Raises Conflict if another run of the same cycle is not over.
     """
     if run.ended_at is None:
         return
+    if run.workflow_id is not None:
+        other = earlier_of(run.workflow_id, [run.cycle]).get(run.cycle)
+        if other is not None:
+            raise Conflict(
+                f"run {other} runs the same cycle as run {run.pk} and is not over; wait for its "
+                "end, or stop it"
+            )
     tags = run.workflow.tags if run.workflow else {}
     Run.objects.filter(pk=run.pk).update(
         state=RunState.RUNNING,

@@ -18,7 +18,7 @@ from itertools import groupby
 
 from django.core.files.storage import default_storage
 from django.db import connection, transaction
-from django.db.models import Min, QuerySet, Sum
+from django.db.models import Exists, Min, OuterRef, QuerySet, Sum
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -90,7 +90,10 @@ def doomed(*, days: int) -> Forgotten:
 
 
 def _over(days: int) -> QuerySet[Run]:
-    return Run.objects.filter(ended_at__lt=Now() - timedelta(days=days))
+    # One that another waits for is not forgotten before the sweep has let that one go on.
+    return Run.objects.filter(ended_at__lt=Now() - timedelta(days=days)).exclude(
+        Exists(Run.objects.filter(waits_for=OuterRef("pk")))
+    )
 
 
 @transaction.atomic

@@ -123,7 +123,8 @@ def rerun_nodes(run: Run, scope: Collection[str], *, user: User | None) -> list[
     waits for an upstream that is under way or will be, and for no other. Nothing else starts.
     `failures` and `losses` begin anew, `attempt` goes on: it fences.
 
-    Raises Conflict if one of them is under way or has yet to run, or the run is being ended.
+    Raises Conflict if one of them is under way or has yet to run, the run is being ended, or it
+    is over and another of the same cycle is not.
     """
     await_launches(run.workflow_id)
     nodes = lock_nodes(run.pk)

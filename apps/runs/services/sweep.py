@@ -24,7 +24,7 @@ from apps.runs.services.advance import HAS_FAILED, IS_LATE, advance, recount
 from apps.runs.services.aging import age
 from apps.runs.services.endings import tell_ends
 from apps.runs.services.holding import mend_held, settle
-from apps.runs.services.lanes import fill, lanes_to_fill
+from apps.runs.services.lanes import fill, follow, lanes_to_fill, to_follow
 from apps.runs.services.moves import admit, close, end_attempt, move
 from apps.runs.services.scope import lock_nodes
 from apps.workspaces.models import ResourceQueue
@@ -48,6 +48,10 @@ def tick() -> None:
         start_due_retries()
     with _alone("ending what waited too long"):
         end_long_waits()
+    with _alone("letting runs follow those of their cycle"):
+        for run_id in to_follow():
+            with _alone(f"letting what waits for run {run_id} go on"):
+                follow(run_id)
     with _alone("filling lanes"):
         for lane_id in lanes_to_fill():
             with _alone(f"filling lane {lane_id}"):

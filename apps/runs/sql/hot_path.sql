@@ -4,6 +4,7 @@
 --   runyard_finish    end an attempt, count down what waits for it, take the next node
 --   runyard_admit     the only way to `queued` outside finish
 --   runyard_fill      let a lane's next runs start
+--   runyard_follow    let what waited for a run of the same cycle go on
 --   runyard_take      (inside) find the capacity and the node, in that order
 --   runyard_enqueue   (inside) stamp a node's turn and make it queued
 --   runyard_start     (inside) write the start of an attempt
@@ -305,8 +306,8 @@ BEGIN
 END $$;
 
 
--- Let as many runs start as a lane has room for, the longest in line first. One that is paused
--- or held keeps its place in line and lets others pass. Exact under any race: whoever lets runs
+-- Let as many runs start as a lane has room for, the longest in line first. One that is paused,
+-- held, or waits for a run of its cycle keeps its place in line and lets others pass. Exact under any race: whoever lets runs
 -- start holds the lane's row, and an end that has not committed yet still counts as under way.
 -- Returns bells as `runyard_finish` does.
 CREATE FUNCTION runyard_fill(p_lane bigint) RETURNS jsonb
@@ -327,7 +328,8 @@ BEGIN
         END IF;
     END IF;
     WITH next AS (
-        SELECT id FROM runs_run WHERE lane_id = p_lane AND waits AND hold = '' AND NOT held
+        SELECT id FROM runs_run
+         WHERE lane_id = p_lane AND waits AND waits_for_id IS NULL AND hold = '' AND NOT held
          ORDER BY id LIMIT room FOR NO KEY UPDATE
     ), moved AS (
         UPDATE runs_run SET waits = false, revision = revision + 1
@@ -350,12 +352,55 @@ BEGIN
 END $$;
 
 
+-- Let the runs go on that wait for this one since it runs the same cycle of their workflow: into
+-- their lane's line, or, without a lane, to their start. Does nothing while an earlier run of the
+-- cycle is not over; then they wait for the newest of these. Exact under any race: a run's id is
+-- greater than those of the runs that it waits for, and none of a cycle is opened again while
+-- another is not over. Returns {bells, lanes}: bells as `runyard_finish` does, and the lanes
+-- that have one more to look at.
+CREATE FUNCTION runyard_follow(p_run bigint) RETURNS jsonb
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    one record;
+    before bigint;
+    lanes bigint[] := '{}';
+    queued bigint[] := '{}';
+BEGIN
+    FOR one IN SELECT id, workflow_id, cycle, lane_id FROM runs_run
+                WHERE waits_for_id = p_run ORDER BY id FOR NO KEY UPDATE
+    LOOP
+        SELECT max(id) INTO before FROM runs_run
+         WHERE workflow_id = one.workflow_id AND cycle = one.cycle
+           AND state IN ('pending', 'running') AND id < one.id;
+        CONTINUE WHEN before = p_run;
+        UPDATE runs_run
+           SET waits_for_id = before, waits = before IS NOT NULL OR lane_id IS NOT NULL,
+               revision = revision + 1
+         WHERE id = one.id;
+        CONTINUE WHEN before IS NOT NULL;
+        INSERT INTO runs_runevent (run_id, old, new, note, at)
+        VALUES (one.id, '', '', format('run %s, of the same cycle, is over', p_run),
+                clock_timestamp());
+        IF one.lane_id IS NULL THEN
+            queued := queued || runyard_admit(one.id);
+        ELSE
+            lanes := lanes || one.lane_id;
+        END IF;
+    END LOOP;
+    RETURN jsonb_build_object(
+        'lanes', to_jsonb(lanes),
+        'bells', (SELECT coalesce(jsonb_agg(jsonb_build_array(q.queue_id, q.n)), '[]')
+                    FROM (SELECT queue_id, count(*) AS n FROM runs_noderun
+                           WHERE id = ANY (queued) GROUP BY queue_id) q));
+END $$;
+
+
 -- End an attempt and take the next node of its queue, if `p_take`.
 --
 -- Idempotent by (node, attempt, request): repeated after a lost reply it gives the same
 -- answer and the same next claim. Returns {accepted, state, next, bells, run_ended, awaited};
--- accepted = false means: fenced, nothing was written. `awaited`: the run ended, and its lane
--- or an owner waits for that. `bells` says for each queue how many more workers should
+-- accepted = false means: fenced, nothing was written. `awaited`: the run ended, and its lane,
+-- an owner or a run of the same cycle waits for that. `bells` says for each queue how many more workers should
 -- look: [[queue, n], …].
 CREATE FUNCTION runyard_finish(
     p_node bigint, p_attempt integer, p_request uuid, p_worker text, p_lease interval,
@@ -391,7 +436,8 @@ BEGIN
             RETURN jsonb_build_object('accepted', false);
         END IF;
         SELECT n.state, n.queue_id, r.ended_at IS NOT NULL AS run_ended,
-               r.ended_at IS NOT NULL AND (r.lane_id IS NOT NULL OR r.on_end <> '{}') AS awaited
+               r.ended_at IS NOT NULL AND (r.lane_id IS NOT NULL OR r.on_end <> '{}' OR EXISTS
+                   (SELECT FROM runs_run w WHERE w.waits_for_id = r.id)) AS awaited
           INTO me
           FROM runs_noderun n JOIN runs_run r ON r.id = n.run_id WHERE n.id = p_node;
         UPDATE runs_noderun AS next SET lease_until = clock_timestamp() + p_lease
@@ -545,7 +591,8 @@ BEGIN
     END IF;
     RETURN jsonb_build_object(
         'accepted', true, 'state', me.state, 'run_ended', ended,
-        'awaited', ended AND run.awaited, 'bells', bells, 'next', runyard_claim_of(taken));
+        'awaited', ended AND (run.awaited OR EXISTS (
+            SELECT FROM runs_run w WHERE w.waits_for_id = me.run_id)), 'bells', bells, 'next', runyard_claim_of(taken));
 END $$;
 
 
@@ -563,7 +610,8 @@ BEGIN
        SET state = CASE WHEN hold = 'stopped' OR stopped > 0 THEN 'stopped'
                         WHEN succeeded = total THEN 'succeeded'
                         ELSE 'failed' END,
-           ended_at = clock_timestamp(), waits = false, revision = revision + 1
+           ended_at = clock_timestamp(), waits = false, waits_for_id = NULL,
+           revision = revision + 1
       FROM (SELECT state FROM runs_run WHERE id = p_run) AS before
      WHERE run.id = p_run AND run.open = 0 AND run.ended_at IS NULL
     RETURNING before.state, run.state, run.on_end INTO was, how, hooks;
