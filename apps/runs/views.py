@@ -394,7 +394,7 @@ def rerun(request: Request, workspace: str, pk: int) -> HttpResponse:
     form = AnewForm(
         sent if request.method == "POST" or "scope" in sent else None, run=row, node=node
     )
-    plan = None
+    plan, refused = None, ""
     if not form.is_bound or form.is_valid():
         try:
             if request.method == "POST":
@@ -403,7 +403,10 @@ def rerun(request: Request, workspace: str, pk: int) -> HttpResponse:
                 return go(request, reverse("runs:run", args=[workspace, again.pk]))
             plan = plan_anew(row, form.part, form.change)
         except Invalid as error:
-            form.add_faults(error)
+            if form.is_bound:
+                form.add_faults(error)
+            else:
+                refused = str(error)  # of what is preselected: another version may do
         except Conflict as error:
             if not form.is_bound:
                 raise
@@ -426,6 +429,7 @@ def rerun(request: Request, workspace: str, pk: int) -> HttpResponse:
         "form": form,
         "run": row,
         "plan": plan,
+        "refused": refused,
         "fates": [
             (fate, [(marks.get(key, "pending"), key) for key in keys])
             for fate, keys in names.items()

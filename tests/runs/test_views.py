@@ -25,7 +25,7 @@ from apps.runs.services.hot_path import Claim, Outcome, claim, finish
 from apps.runs.services.sweep import expire_leases
 from apps.runs.services.workers import show_life
 from apps.runs.shown import Past, bars_of, last_runs, run_shown, shares_of
-from apps.workflows.services.drafting import NodeSettings, add_node
+from apps.workflows.services.drafting import NodeSettings, add_node, remove_node
 from apps.workflows.services.publishing import publish
 from tests.factories import by_hand, published, workspace
 from tests.html import errors, requests, rows
@@ -508,6 +508,30 @@ def test_rerun_as_a_new_run_preselects_what_is_newer_and_shows_its_plan():
         "b": "queued",
         "c": "pending",
     }
+
+
+@pytest.mark.django_db
+def test_rerun_of_a_node_that_the_newest_version_lacks_is_offered_with_an_older_one():
+    version = published("a", "b")
+    run = by_hand(version)
+    end(take(), FAILED)
+    end(take())
+    flow = version.workflow
+    flow.refresh_from_db()
+    remove_node(flow, "a", revision=flow.revision)
+    flow.refresh_from_db()
+    publish(flow, remarks="", user=None)
+    client, url = member(), f"{RUNS}{run.pk}/rerun/?node=a"
+
+    opened = client.get(url)
+    assert opened.status_code == 200
+    assert "has no node &#x27;a&#x27;; name one of its nodes." in opened.content.decode()
+    asked = client.get(f"{url}&scope=node&version=1").content.decode()
+    assert "Runs again (1)" in asked
+    client.post(url, {"scope": "node", "version": "1"})
+
+    again = Run.objects.latest("pk")
+    assert (again.version.number, again.rerun_of) == (1, run)
 
 
 @pytest.mark.django_db
