@@ -134,6 +134,9 @@ def queues(request: Request, workspace: str) -> HttpResponse:
     for row in rows:
         row.workspace = request.workspace
         row.workers = [each for each in workers if each.serves(row)]  # type: ignore[attr-defined]
+    for worker in workers:
+        # Not the names that it was given: they may be of other workspaces.
+        worker.serving = [row.name for row in rows if worker in row.workers]  # type: ignore[attr-defined]
     template = "workspaces/_queues.html" if request.htmx else "workspaces/queues.html"
     context = {
         "queues": rows,

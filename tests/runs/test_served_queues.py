@@ -80,7 +80,11 @@ def test_page_says_who_serves_a_queue_and_in_red_where_nobody_does():
     assert page.count("no living worker serves it") == 1
     assert 'title="w1, w2">2<' in page
     assert 'title="w2">1<' in page
-    assert "Worker w1 serves only default/sp*, default/spark." in page
-    lives("w3")
+    assert "Worker w1 serves only spark." in page
+    lives("w3", "secret_project/*")
+    page = member().get("/w/default/queues/").content.decode()
+    assert "Worker w3 serves none of these." in page
+    assert "secret_project" not in page
+    lives("w4")
     page = member().get("/w/default/queues/").content.decode()
     assert "no living worker serves it" not in page
