@@ -1,4 +1,4 @@
-"""Forms of workspaces and their resource queues."""
+"""Forms of workspaces, their resource queues, holds and secrets."""
 
 from __future__ import annotations
 
@@ -92,6 +92,30 @@ class QueueForm(Form):
             "production": "production" in data["environments"],
             "spark_master": data["spark_master"],
         }
+
+
+class Unshown(forms.Textarea):
+    """A text that is sent and never shown: dots while it is typed, empty after a fault."""
+
+    def format_value(self, value: object) -> str:
+        return ""
+
+
+class SecretForm(Form):
+    name = forms.CharField(
+        max_length=64,
+        help_text="The environment variable that jobs find it in, such as WAREHOUSE_PASSWORD.",
+        widget=forms.TextInput({"class": "oc-code-line", "autocomplete": "off"}),
+    )
+    value = forms.CharField(
+        strip=False,
+        help_text="From 6 characters on, just as typed. It is not shown again, to anybody.",
+        widget=Unshown({"class": "oc-unshown", "rows": 3, "autocomplete": "off"}),
+    )
+
+    def clean_value(self) -> str:
+        """With the line breaks that were pasted: browsers send others."""
+        return str(self.cleaned_data["value"]).replace("\r\n", "\n")
 
 
 class HoldForm(Form):

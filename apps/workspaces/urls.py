@@ -13,6 +13,10 @@ urlpatterns = [
     path("w/<str:workspace>/queues/<int:pk>/", views.queue, name="queue"),
     path("w/<str:workspace>/queues/<int:pk>/line/", views.line, name="line"),
     path("w/<str:workspace>/queues/<int:pk>/delete/", views.queue_delete, name="queue-delete"),
+    path("w/<str:workspace>/secrets/", views.secrets, name="secrets"),
+    path("w/<str:workspace>/secrets/create/", views.secret_create, name="secret-create"),
+    path("w/<str:workspace>/secrets/<int:pk>/", views.secret, name="secret"),
+    path("w/<str:workspace>/secrets/<int:pk>/delete/", views.secret_delete, name="secret-delete"),
     path("w/<str:workspace>/holds/create/", views.hold_create, name="hold-create"),
     path("w/<str:workspace>/holds/<int:pk>/release/", views.hold_release, name="hold-release"),
 ]

@@ -27,8 +27,16 @@ from apps.runs.shown import with_line
 from apps.runs.waiting import line_of
 from apps.workflows.models import Workflow
 from apps.workspaces.access import Request, require
-from apps.workspaces.forms import HoldForm, LoginForm, QueueForm, ReleaseForm, WorkspaceForm
-from apps.workspaces.models import ResourceQueue, Workspace, WorkspaceHold
+from apps.workspaces.forms import (
+    HoldForm,
+    LoginForm,
+    QueueForm,
+    ReleaseForm,
+    SecretForm,
+    WorkspaceForm,
+)
+from apps.workspaces.models import ResourceQueue, Secret, Workspace, WorkspaceHold
+from apps.workspaces.secrets import delete_secret, set_secret
 from apps.workspaces.selectors import standing_holds
 from apps.workspaces.services import create_queue, create_workspace, delete_queue, edit_queue
 
@@ -206,6 +214,65 @@ def queue_delete(request: Request, workspace: str, pk: int) -> HttpResponse:
     delete_queue(row)
     messages.success(request, f"Deleted queue {row.name}.")
     return go(request, reverse("workspaces:queues", args=[workspace]))
+
+
+# --- secrets --------------------------------------------------------------------------------
+
+
+def _secrets(request: Request) -> QuerySet[Secret]:
+    """Without their values, which no page shows."""
+    mine = Secret.objects.visible_to(request.user).filter(workspace=request.workspace)
+    return mine.select_related("changed_by").defer("sealed")
+
+
+@require_safe
+def secrets(request: Request, workspace: str) -> HttpResponse:
+    context = {"secrets": _secrets(request).order_by("name"), "nav": "secrets"}
+    return render(request, "workspaces/secrets.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def secret_create(request: Request, workspace: str) -> HttpResponse:
+    require(request, Permission.EDIT_SECRET)
+    form = SecretForm(request.POST or None)
+    # REST's PUT replaces; here a name that is taken is rather a mistake, and the old value is
+    # not to be had back.
+    if form.is_valid() and _secrets(request).filter(name=form.cleaned_data["name"]).exists():
+        form.add_error("name", "there is such a secret already; replace its value in the list")
+    return _set_secret(request, form, heading="Create secret")
+
+
+@require_http_methods(["GET", "POST"])
+def secret(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """The dialog that replaces a value."""
+    row = get_object_or_404(_secrets(request), pk=pk)
+    require(request, Permission.EDIT_SECRET)
+    form = SecretForm(request.POST or None, initial={"name": row.name})
+    form.fields["name"].disabled = True
+    form.fields["name"].help_text = "A secret's name stays."
+    return _set_secret(request, form, heading=f"Replace {row.name}")
+
+
+def _set_secret(request: Request, form: SecretForm, *, heading: str) -> HttpResponse:
+    if form.is_valid():
+        try:
+            made = set_secret(request.workspace, **form.cleaned_data, user=request.user)
+        except Invalid as error:
+            form.add_faults(error)
+        else:
+            messages.success(request, f"Set {made.name}. Jobs that start from now on get it.")
+            return go(request, reverse("workspaces:secrets", args=[request.workspace.name]))
+    context = {"form": form, "heading": heading, "nav": "secrets"}
+    return fragment(request, "workspaces/_secret.html", context)
+
+
+@require_POST
+def secret_delete(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = get_object_or_404(_secrets(request), pk=pk)
+    require(request, Permission.EDIT_SECRET)
+    delete_secret(request.workspace, row.name)
+    messages.success(request, f"Deleted {row.name}.")
+    return go(request, reverse("workspaces:secrets", args=[workspace]))
 
 
 # --- holds ----------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ PAGES = [
     "/w/default/files/upload/",
     "/w/default/queues/",
     "/w/default/queues/create/",
+    "/w/default/secrets/",
+    "/w/default/secrets/create/",
 ]
 
 

@@ -15,6 +15,7 @@ from apps.nodes.services.files import put_file, store
 from apps.runs.models import Attempt, Output
 from apps.runs.services.holding import hold
 from apps.runs.services.hot_path import Outcome, claim, finish
+from apps.workspaces.secrets import set_secret
 from apps.workspaces.selectors import default_queue
 from tests.factories import by_hand, published, workspace
 from tests.people import client_of, member, user
@@ -60,6 +61,7 @@ def things() -> dict[str, int]:
         "outputs": left.pk,
         "queues": default_queue(workspace()).pk,
         "holds": hold(workspace(), tag="team=nobody", user=None).pk,
+        "secrets": set_secret(workspace(), "PASSWORD", "canary-4711", user=None).pk,
         "files": put_file(workspace(), "a.txt", BytesIO(b"a"), user=None).pk,
     }
 

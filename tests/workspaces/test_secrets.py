@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
@@ -14,6 +15,8 @@ from apps.workspaces.models import Secret
 from apps.workspaces.secrets import Unreadable, delete_secret, secret_values, set_secret
 from tests.api import body_of, program
 from tests.factories import by_hand, job, published, workspace
+from tests.html import errors, rows
+from tests.people import client_of, member, user
 from tests.waiting import until
 
 CANARY = "canary-4711-of-the-warehouse"
@@ -70,6 +73,70 @@ def test_rest_sets_and_deletes_and_never_gives_back():
     assert program(Role.DATA_ENGINEERING).put("secrets/A", {"value": CANARY}).status_code == 403
     assert owner.delete("secrets/PASSWORD").status_code == 204
     assert owner.delete("secrets/PASSWORD").status_code == 404
+
+
+SECRETS = "/w/default/secrets/"
+
+
+@pytest.mark.django_db
+def test_page_creates_replaces_and_deletes_and_never_shows_a_value():
+    client = client_of(user("maya"))
+    sent = {"name": "KEY_FILE", "value": f"{CANARY}\r\nits second line\r\n"}
+
+    made = client.post(f"{SECRETS}create/", sent)
+    row = Secret.objects.get()
+    taken = client.post(f"{SECRETS}create/", sent)
+
+    assert made.headers["Location"] == SECRETS
+    assert secret_values(workspace().pk, ["KEY_FILE"]) == {
+        "KEY_FILE": f"{CANARY}\nits second line\n"
+    }
+    assert errors(taken.content.decode()) == [
+        "There is such a secret already; replace its value in the list"
+    ]
+
+    page = client.get(SECRETS)
+    dialog = client.get(f"{SECRETS}{row.pk}/")
+    short = client.post(f"{SECRETS}{row.pk}/", {"value": "canar"})
+    client.post(f"{SECRETS}{row.pk}/", {"name": "OTHER", "value": "another value"})
+
+    assert [cells[:2] for cells in rows(page.content.decode())] == [["KEY_FILE", "maya"]]
+    assert errors(short.content.decode()) == [
+        "The value is shorter than 6 characters and could not be hidden in logs; take a longer one"
+    ]
+    assert b"canar" not in taken.content + page.content + dialog.content + short.content
+    assert secret_values(workspace().pk, ["KEY_FILE", "OTHER"]) == {"KEY_FILE": "another value"}
+
+    client.post(f"{SECRETS}{row.pk}/delete/")
+    assert not Secret.objects.exists()
+
+
+@pytest.mark.django_db
+def test_whoever_may_not_edit_secrets_sees_their_names_and_is_offered_nothing():
+    row = set_secret(workspace(), "PASSWORD", CANARY, user=None)
+    client = member(Role.DATA_ENGINEERING)
+
+    html = client.get(SECRETS).content.decode()
+
+    assert [cells[:2] for cells in rows(html)] == [["PASSWORD", "–"]]
+    assert re.findall(f'{SECRETS}[^"]+', html) == []
+    assert client.get(f"{SECRETS}{row.pk}/").status_code == 403
+    for place in ("create/", f"{row.pk}/", f"{row.pk}/delete/"):
+        assert client.post(SECRETS + place, {"value": "another value"}).status_code == 403
+    assert secret_values(workspace().pk, ["PASSWORD"]) == {"PASSWORD": CANARY}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("many", [1, 3])
+def test_number_of_secrets_adds_no_query(django_assert_num_queries, many):
+    client = member()
+    for n in range(many):
+        set_secret(workspace(), f"S{n}", CANARY, user=user())
+
+    with django_assert_num_queries(4):  # session, user, member; secrets with who changed them
+        html = client.get(SECRETS).content.decode()
+
+    assert len(rows(html)) == many
 
 
 PRINTS = """
