@@ -213,6 +213,23 @@ def test_bytes_that_nothing_names_go_and_no_others():
     assert there == {young, again, file.sha256, replaced.sha256, output}
 
 
+def test_bytes_that_are_stored_again_while_others_are_removed_stay(monkeypatch):
+    sent = {store(BytesIO(data))[0]: data for data in (b"one", b"two")}
+    first, second = sorted(map(aged, sent))
+    delete = default_storage.delete
+
+    def and_someone_stores(name: str) -> None:
+        delete(name)
+        if name == blob_name(first):
+            store(BytesIO(sent[second]))
+
+    monkeypatch.setattr(default_storage, "delete", and_someone_stores)
+    collect_bytes()
+
+    there = [default_storage.exists(blob_name(sha256)) for sha256 in (first, second)]
+    assert there == [False, True]
+
+
 def test_the_command_says_what_would_go_and_what_went():
     over(by_hand(chain(2)), 100)
     collect_bytes()

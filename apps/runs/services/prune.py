@@ -175,13 +175,12 @@ def collect_bytes() -> int:
     # just now has its version by now.
     for files in JobVersion.objects.exclude(files={}).values_list("files", flat=True).iterator():
         unnamed.difference_update(files.values())
-    old = [
-        name
-        for name in map(blob_name, sorted(unnamed))
-        if default_storage.get_modified_time(name) < limit
-    ]
-    for name in old:
-        default_storage.delete(name)
-    if old:
-        log.info("%d stored files that nothing names any more are removed", len(old))
-    return len(old)
+    removed = 0
+    for name in map(blob_name, sorted(unnamed)):
+        # Right before, not for all at first: someone may store them again meanwhile.
+        if default_storage.get_modified_time(name) < limit:
+            default_storage.delete(name)
+            removed += 1
+    if removed:
+        log.info("%d stored files that nothing names any more are removed", removed)
+    return removed
