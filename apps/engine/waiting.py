@@ -448,6 +448,8 @@ def _in_line(lane: LaneStanding, snapshot: Snapshot) -> tuple[Code, tuple[Part, 
     code, rule = Code.RUN_IN_LANE, f"at most {_count(lane.limit, 'run')} of its lane at once"
     if lane.is_overlap:
         code, rule = Code.OVERLAP, "runs of its workflow wait for each other"
+        if lane.limit > 1:
+            rule = f"at most {lane.limit} runs of its workflow at once"
     least = "at least " if lane.ahead >= AHEAD else ""
     are = "is" if lane.ahead == 1 else "are"
     before = f"; {least}{_count(lane.ahead, 'run')} {are} before it" if lane.ahead else ""

@@ -38,8 +38,7 @@ class Lane(models.Model):
     """
 
     workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="lanes", db_index=False)
-    #: Whose it is, unique in the workspace: "workflow 4" for those of its runs that wait for
-    #: each other.
+    #: Whose it is, unique in the workspace: "workflow 4" for its scheduled runs.
     owner = models.CharField(max_length=255)
     #: Runs at once; None: no limit.
     limit = models.PositiveIntegerField(null=True)

@@ -117,6 +117,12 @@ class SettingsSerializer(Strict):
         required=False,
         help_text="What becomes of a scheduled run while an earlier one is not over.",
     )
+    overlap_limit = Whole(
+        minimum=1,
+        maximum=SMALL,
+        required=False,
+        help_text="Scheduled runs at once with the overlap parallel; the others wait in line.",
+    )
 
 
 class WorkflowCreateSerializer(SettingsSerializer):
@@ -219,6 +225,7 @@ class ShownSettings(serializers.Serializer):
     parallelism = serializers.IntegerField(allow_null=True)
     strategy = serializers.ChoiceField(choices=[each.value for each in Strategy])
     overlap = serializers.ChoiceField(choices=[each.value for each in Overlap])
+    overlap_limit = serializers.IntegerField()
 
 
 class TagsSerializer(Strict):
@@ -288,8 +295,10 @@ class WorkflowQuery(PageQuery):
 class WorkflowLaunchSerializer(LaunchSerializer):
     overlap = serializers.ChoiceField(
         choices=[each.value for each in Overlap],
-        default=Overlap.PARALLEL.value,
-        help_text="wait: in line behind the others that wait, one at a time; skip: refused with "
+        default=None,
+        allow_null=True,
+        help_text="Left out or null: it starts at once. In line with the scheduled runs: parallel, "
+        "as many at once as the workflow's overlap_limit; wait, one at a time. skip: refused with "
         "409 while a run of this workflow is not over.",
     )
 
@@ -347,6 +356,7 @@ SHOWN = {
     "parallelism": None,
     "strategy": "continue",
     "overlap": "parallel",
+    "overlap_limit": 16,
 }
 WORKFLOW_BRIEF = {
     **SHOWN,
@@ -619,7 +629,7 @@ class WorkflowRunEndpoint(WorkflowEndpoints):
             priority=data["priority"],
             parameters=data["parameters"],
             remarks=data["remarks"],
-            overlap=Overlap(data["overlap"]),
+            overlap=Overlap(data["overlap"]) if data["overlap"] else None,
         )
         return Response({"runs": [run.pk for run in runs]}, status=201)
 

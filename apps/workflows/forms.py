@@ -109,11 +109,14 @@ class WorkflowForm(Form):
         label="When a scheduled run meets an earlier one",
         required=False,
         choices=[
-            (Overlap.PARALLEL.value, "both run"),
+            (Overlap.PARALLEL.value, "both run, as many as are let"),
             (Overlap.WAIT.value, "it waits in line"),
             (Overlap.SKIP.value, "it is skipped"),
         ],
         help_text="Runs by hand, by API and of a backfill start all the same.",
+    )
+    overlap_limit = _number(
+        "Scheduled runs at once", "Where both run; the others wait in line. Empty: 16.", 10_000
     )
 
     def __init__(self, workspace: Workspace, *args: Any, **kwargs: Any) -> None:
@@ -125,7 +128,7 @@ class WorkflowForm(Form):
     @staticmethod
     def values_of(workflow: Workflow) -> dict[str, Any]:
         names = ("revision", "name", "description", "timeout_seconds", "parallelism")
-        more = ("strategy", "overlap", *POLICIES)
+        more = ("strategy", "overlap", "overlap_limit", *POLICIES)
         values = {name: getattr(workflow, name) for name in (*names, *more)}
         values["final_exit_codes"] = workflow.final_exit_codes or None
         return {**values, "queue": workflow.queue_id}
@@ -135,7 +138,7 @@ class WorkflowForm(Form):
         data = {k: v for k, v in self.cleaned_data.items() if k != "revision"}
         empty = Workflow()
         data["overlap"] = data["overlap"] or empty.overlap
-        for name in POLICIES:
+        for name in ("overlap_limit", *POLICIES):
             if data[name] is None:
                 data[name] = getattr(empty, name)
         return data

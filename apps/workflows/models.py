@@ -67,6 +67,8 @@ class Workflow(models.Model):
         choices=[(o.value, o.value) for o in Overlap],
         default=Overlap.PARALLEL,
     )
+    #: Scheduled runs under way at once where they overlap in parallel.
+    overlap_limit = models.PositiveSmallIntegerField(default=16)
     #: Key to value: by them holds find it. They count at once and are in no version.
     tags = models.JSONField(default=dict, blank=True)
     revision = models.PositiveIntegerField(default=1)
@@ -95,6 +97,9 @@ class Workflow(models.Model):
             models.CheckConstraint(
                 condition=Q(parallelism=None) | Q(parallelism__gt=0),
                 name="workflow_parallelism_positive",
+            ),
+            models.CheckConstraint(
+                condition=Q(overlap_limit__gt=0), name="workflow_overlap_limit_positive"
             ),
             models.CheckConstraint(condition=_BACKOFF, name="workflow_backoff_in_range"),
             models.CheckConstraint(condition=_PRIORITY, name="workflow_priority_in_range"),

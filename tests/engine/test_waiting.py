@@ -186,6 +186,14 @@ FIXTURES: list[tuple[Code, str, Snapshot, str]] = [
         "of its workflow wait for each other.",
     ),
     (
+        Code.OVERLAP,
+        "the workflow has as many scheduled runs under way as it may",
+        snapshot(node("clean", 2), run=replace(RUN, lane=replace(LANE, is_overlap=True))),
+        f"{CLEAN}waits for [run 12 run 12 of etl], which waits for [run 8 run 8 of load], "
+        "[run 9 run 9 of load], [run 10 run 10 of load] and 1 more run: at most 4 runs of its "
+        "workflow at once; 1 run is before it.",
+    ),
+    (
         Code.RUN_IN_LANE,
         "the lane has as many under way as it may",
         snapshot(node("clean", 2), run=replace(RUN, lane=LANE)),

@@ -14,7 +14,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from apps.core.errors import Invalid
-from apps.engine.states import NodeState, RunState, Trigger
+from apps.engine.states import NodeState, Overlap, RunState, Trigger
 from apps.runs.models import Lane, NodeRun, Run, RunEnd, RunEvent
 from apps.runs.services import endings
 from apps.runs.services.advance import advance
@@ -27,7 +27,8 @@ from apps.runs.services.rerun import rerun_nodes
 from apps.runs.services.stop import stop_run
 from apps.runs.services.success import set_success
 from apps.runs.services.sweep import recount_idle_runs, tick
-from apps.workflows.services.publishing import draft_differs
+from apps.workflows.services.drafting import edit_workflow
+from apps.workflows.services.publishing import draft_differs, publish
 from tests.api import program
 from tests.factories import chain, published, workspace
 from tests.people import member
@@ -506,6 +507,56 @@ def test_scheduled_runs_that_overlap_both_run_where_nothing_else_is_said():
     assert waiting([scheduled(version), scheduled(version)]) == "pp"
 
 
+def test_scheduled_runs_are_at_most_sixteen_at_once_where_nothing_else_is_said():
+    version = published("a")
+    runs = [scheduled(version) for _ in range(17)]
+
+    assert waiting(runs) == 16 * "p" + "w"
+
+
+def test_scheduled_runs_beyond_the_workflows_limit_wait_and_those_by_hand_do_not():
+    version = published("a", overlap_limit=2)
+    runs = [scheduled(version) for _ in range(4)]
+    by_hand = launch(version, cycles=[ELSE], trigger=Trigger.MANUAL, by=None)
+    assert waiting(runs + by_hand) == "ppwwp"
+
+    end(take(), take=False)
+    tick()
+    assert waiting(runs) == "Sppw"
+
+    later = ELSE + timedelta(days=1)
+    asked = launch(version, cycles=[later], trigger=Trigger.API, by=None, overlap=Overlap.PARALLEL)
+    assert waiting(runs + asked) == "Sppww"
+
+
+def test_lane_of_a_workflow_has_the_limit_of_the_version_launched_last():
+    old = published("a", overlap="wait")
+    runs = [scheduled(old) for _ in range(3)]
+    assert waiting(runs) == "pww"
+
+    old.workflow.refresh_from_db()
+    edit_workflow(old.workflow, revision=old.workflow.revision, overlap="parallel", overlap_limit=3)
+    new = publish(old.workflow, remarks="", user=None)
+    runs.append(scheduled(new))
+    assert waiting(runs) == "pppw"
+
+    runs.append(scheduled(old))  # a lower limit ends none
+    assert waiting(runs) == "pppww"
+
+
+def test_run_stands_in_one_line():
+    for overlap in (Overlap.WAIT, Overlap.PARALLEL):
+        with pytest.raises(ValueError, match=f"give a lane, or the overlap .{overlap}"):
+            launch(
+                published("a", name=f"flow {overlap}"),
+                cycles=[NOON],
+                trigger=Trigger.API,
+                by=None,
+                lane=lane(),
+                overlap=overlap,
+            )
+
+
 def test_scheduled_run_waits_for_the_earlier_ones_and_a_run_by_hand_does_not():
     version = published("a", overlap="wait")
     runs = [scheduled(version), scheduled(version), scheduled(version)]
@@ -540,7 +591,7 @@ def test_scheduled_run_is_skipped_while_any_run_of_its_workflow_is_not_over():
 
 def test_version_that_was_published_before_there_was_overlap_runs_in_parallel():
     version = published("a")
-    del version.graph["settings"]["overlap"]
+    del version.graph["settings"]["overlap"], version.graph["settings"]["overlap_limit"]
     version.save(update_fields=["graph"])
 
     assert waiting([scheduled(version), scheduled(version)]) == "pp"
@@ -605,11 +656,17 @@ def test_overlap_is_chosen_in_the_form_of_a_workflow():
     version = published("a")
     client, page = member(), f"/w/default/workflows/{version.workflow_id}/settings/"
     form = {"revision": version.workflow.revision, "name": "flow", "strategy": "continue"}
+    form["queue"] = version.workflow.queue_id
 
-    client.post(page, {**form, "overlap": "wait"})
+    client.post(page, {**form, "overlap": "parallel", "overlap_limit": ""})
+    version.workflow.refresh_from_db()
+    assert (version.workflow.overlap_limit, draft_differs(version.workflow)) == (16, False)
+
+    form["revision"] = version.workflow.revision
+    client.post(page, {**form, "overlap": "wait", "overlap_limit": 4})
 
     version.workflow.refresh_from_db()
-    assert version.workflow.overlap == "wait"
+    assert (version.workflow.overlap, version.workflow.overlap_limit) == ("wait", 4)
     assert draft_differs(version.workflow)
 
 

@@ -62,6 +62,7 @@ def test_workflow_is_created_empty_and_says_what_it_lacks():
         "parallelism": None,
         "strategy": "continue",
         "overlap": "parallel",
+        "overlap_limit": 16,
         "id": Workflow.objects.get().pk,
         "name": "flow",
         "description": "",
@@ -86,6 +87,7 @@ def test_workflow_is_created_empty_and_says_what_it_lacks():
         ({"parallelism": 0}, 422, ["parallelism"]),
         ({"retries": -1, "strategy": "hope"}, 422, ["retries", "strategy"]),
         ({"overlap": "queue"}, 422, ["overlap"]),
+        ({"overlap_limit": 0}, 422, ["overlap_limit"]),
         ({"retries": 40_000}, 422, ["retries"]),
         ({"retry_backoff": 0.5}, 422, ["retry_backoff"]),
         ({"retry_backoff": 10.5}, 422, ["retry_backoff"]),
@@ -208,7 +210,15 @@ def test_what_was_got_can_be_sent_back():
     caller = program()
     shown = caller.get(f"workflows/{pk}").json()
     names = ("revision", "name", "description", "queue", "retries", "retry_interval_seconds")
-    more = ("timeout_seconds", "parallelism", "strategy", "nodes", "edges", "retry_backoff")
+    more = (
+        "timeout_seconds",
+        "parallelism",
+        "strategy",
+        "overlap_limit",
+        "nodes",
+        "edges",
+        "retry_backoff",
+    )
     more += ("retry_max_interval_seconds", "final_exit_codes", "queue_timeout_seconds", "priority")
 
     saved = caller.put(f"workflows/{pk}/draft", {name: shown[name] for name in names + more})

@@ -109,16 +109,18 @@ def test_every_fault_is_said_at_once_under_its_node():
         [("a", "lost"), ("lost", "a"), ("self", "self"), ("a", "nowhere")],
         queue="nor_this",
         parallelism=0,
+        overlap_limit=0,
     )
 
     # Where a circle begins is anyone's choice.
-    assert {found.pop(6)} <= {
+    assert {found.pop(7)} <= {
         ("a", "nodes wait for each other in a circle: a → lost → a"),
         ("lost", "nodes wait for each other in a circle: lost → a → lost"),
     }
     assert found == [
         ("queue", "there is no queue 'nor_this' in this workspace"),
         ("parallelism", "0 nodes at once would run nothing; leave it empty for no limit"),
+        ("overlap_limit", "with 0 runs at once no scheduled run would start; set 1 or more"),
         ("a", "two nodes are named 'a'; names are unique"),
         (
             "bad name!",

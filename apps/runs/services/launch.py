@@ -77,7 +77,9 @@ def launch(
     through here.
 
     `overlap` says what becomes of a run that meets another of its workflow; None: what the
-    version says where it is scheduled and has no lane, else both run. Whatever it says, a run
+    version says where it is scheduled and has no lane, else both run. *Parallel* and *wait*
+    share the workflow's lane, whose limit is that of the launch made last: the version's
+    `overlap_limit`, or 1. Whatever it says, a run
     of a workflow waits for the newest of its runs of the same cycle that is not over.
 
     Raises Skipped if the overlap is *skip* and a run of the workflow is not over: then nothing
@@ -193,12 +195,9 @@ def _overlapping(
     Raises Skipped if none may start beside one that is not over.
     """
     if overlap is None:
-        by_itself = trigger is Trigger.SCHEDULE and lane is None
-        overlap = Overlap(settings["overlap"]) if by_itself else Overlap.PARALLEL
-    if overlap is Overlap.WAIT:
-        if lane is not None:
-            raise ValueError("a run waits in one lane: give a lane, or the overlap *wait*")
-        return lane_of(workflow.workspace_id, f"workflow {workflow.pk}", limit=1)
+        if trigger is not Trigger.SCHEDULE or lane is not None:
+            return lane
+        overlap = Overlap(settings["overlap"])
     if overlap is Overlap.SKIP:
         if len(cycles) > 1:
             raise ValueError("with the overlap *skip* runs are launched one at a time")
@@ -210,7 +209,11 @@ def _overlapping(
                 "skip; wait for its end, stop it, or start this one in parallel",
                 run=earlier,
             )
-    return lane
+        return lane
+    if lane is not None:
+        raise ValueError(f"a run stands in one line: give a lane, or the overlap *{overlap}*")
+    limit = 1 if overlap is Overlap.WAIT else settings["overlap_limit"]
+    return lane_of(workflow.workspace_id, f"workflow {workflow.pk}", limit=limit)
 
 
 def _hold_queues(plan: _Plan, queue: ResourceQueue | None) -> None:

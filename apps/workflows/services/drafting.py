@@ -32,6 +32,7 @@ SETTINGS = (
     "parallelism",
     "strategy",
     "overlap",
+    "overlap_limit",
 )
 
 #: Columns of a DraftNode that a node of a whole draft has under the same name.
@@ -464,6 +465,12 @@ def _apply(workflow: Workflow, settings: dict[str, Any]) -> None:
         faults.append(
             FieldFault(
                 "parallelism", "0 nodes at once would run nothing; leave it empty for no limit"
+            )
+        )
+    if workflow.overlap_limit < 1:
+        faults.append(
+            FieldFault(
+                "overlap_limit", "with 0 runs at once no scheduled run would start; set 1 or more"
             )
         )
     if workflow.timeout_seconds == 0:

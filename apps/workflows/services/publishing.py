@@ -27,7 +27,7 @@ LATER: dict[str, Any] = {
     "priority": Priority.MEDIUM.value,
 }
 _LATER_OF_NODES = dict.fromkeys(LATER)
-_LATER_OF_WORKFLOWS = {**LATER, "overlap": Overlap.PARALLEL.value}
+_LATER_OF_WORKFLOWS = {**LATER, "overlap": Overlap.PARALLEL.value, "overlap_limit": 16}
 
 
 @transaction.atomic
@@ -90,6 +90,7 @@ def freeze(workflow: Workflow) -> dict[str, Any]:
             "parallelism": workflow.parallelism,
             "strategy": workflow.strategy,
             "overlap": workflow.overlap,
+            "overlap_limit": workflow.overlap_limit,
         },
         "nodes": [
             {
