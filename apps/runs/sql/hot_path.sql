@@ -14,7 +14,9 @@
 --
 -- Plans are made once per connection, perhaps while the tables are still small: without
 -- `enable_seqscan = off` such a plan reads whole tables until the first ANALYZE, and a hop costs
--- three times as much (measured: 0.73 ms of runyard_finish itself against 0.2).
+-- three times as much (measured: 0.73 ms of runyard_finish itself against 0.2). And without
+-- `force_generic_plan` some statements are planned anew at each call, those with an array of ids
+-- for ever: a list of one looks cheaper than one of unknown length (a fifth of a finish).
 --
 -- Lock order: node runs by id, then the resource queue's row, then runs by id. A *next* or
 -- *held* node is locked only with SKIP LOCKED, and only by one who already has the capacity
@@ -254,7 +256,7 @@ END $$;
 CREATE FUNCTION runyard_claim(
     p_queue bigint, p_worker text, p_request uuid, p_again boolean, p_lease interval
 ) RETURNS jsonb
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     node runs_noderun;
 BEGIN
@@ -279,7 +281,7 @@ END $$;
 -- pause, a hold and the run's limit allow. Takes the run's row lock before it looks. Returns the
 -- ids that were queued.
 CREATE FUNCTION runyard_admit(p_run bigint) RETURNS bigint[]
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     run record;
     ready bigint[];
@@ -311,7 +313,7 @@ END $$;
 -- start holds the lane's row, and an end that has not committed yet still counts as under way.
 -- Returns bells as `runyard_finish` does.
 CREATE FUNCTION runyard_fill(p_lane bigint) RETURNS jsonb
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     most integer;
     room bigint;
@@ -407,7 +409,7 @@ CREATE FUNCTION runyard_finish(
     p_take boolean, p_state text, p_exit_code integer, p_reason text, p_retry_in interval,
     p_log jsonb
 ) RETURNS jsonb
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     me record;
     run record;
