@@ -66,3 +66,36 @@ def test_on_a_phone_the_menu_opens_and_leads_on(visit):
     it.click("Jobs", role="link")
 
     expect(it.page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
+
+
+def test_a_secret_is_set_in_the_console_and_its_value_is_not_seen_again(visit):
+    it = visit()
+    it.go("/w/default/secrets/")
+    it.click("Create secret…", role="link")
+    it.dialog.get_by_label("Name").fill("WAREHOUSE_PASSWORD")
+    it.dialog.get_by_label("Value").fill("canary-4711")
+    it.dialog.get_by_role("button", name="Save secret").click()
+    expect(it.page.get_by_text("Jobs that start from now on get it.")).to_be_visible()
+
+    it.click("Replace WAREHOUSE_PASSWORD", role="link")
+    expect(it.dialog.get_by_label("Value")).to_have_value("")
+    it.dialog.get_by_role("button", name="Close").click()
+    it.click("Delete WAREHOUSE_PASSWORD")
+
+    expect(it.page.get_by_text("No secrets yet")).to_be_visible()
+
+
+def test_a_queue_is_held_from_its_row_and_released_from_the_banner(visit):
+    it = visit()
+    it.go("/w/default/queues/")
+    it.click("Edit dev_queue", role="link")
+    it.dialog.get_by_role("button", name="Close").click()
+    it.click("Hold dev_queue", role="link")
+    it.dialog.get_by_label("Reason").fill("disk full")
+    it.dialog.get_by_role("button", name="Hold", exact=True).click()
+    expect(it.page.get_by_text("Queue dev_queue is held")).to_be_visible()
+
+    it.click("Release queue dev_queue", role="link")
+    it.dialog.get_by_role("button", name="Release", exact=True).click()
+
+    expect(it.page.get_by_text("Queue dev_queue is held")).to_have_count(0)

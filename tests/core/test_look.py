@@ -113,3 +113,16 @@ def test_vendored_files_are_what_the_manifest_says_and_keep_the_budget():
     # Gzip, of what every page loads; frontend.md allows 28 KB of script for a list.
     shell = [name for name in manifest if name.startswith(("htmx/", "idiomorph/"))]
     assert sum(manifest[name]["gzip"] for name in shell) < 24_000
+
+
+def test_what_asks_for_itself_does_not_hand_its_swap_to_links_that_open_the_dialog():
+    # They would put the answer in the dialog's place, and nothing would open any more.
+    wrong = [
+        path.name
+        for path in TEMPLATES.rglob("*.html")
+        if 'hx-target="#oc-dialog"' in (text := path.read_text())
+        for tag in re.findall(r"<[^<]*hx-trigger=\"every[^\n]*>", text)
+        if not re.search(r'hx-disinherit="[^"]*hx-swap', tag)
+    ]
+
+    assert wrong == []
