@@ -226,7 +226,8 @@ class Execution:
         for name in names:
             if name not in values:
                 raise CannotStart(
-                    f"the workspace has no secret {name}; set it, or take it out of the job"
+                    f"the workspace has no secret {name}; set it and rerun, or take it out of "
+                    "the job"
                 )
         return values
 

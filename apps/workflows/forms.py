@@ -57,6 +57,7 @@ class ExitCodesField(forms.Field):
 def _backoff() -> forms.FloatField:
     return forms.FloatField(
         label="Back-off",
+        help_text="1: even pauses. 2: each doubles.",
         required=False,
         min_value=BACKOFF_LEAST,
         max_value=BACKOFF_MOST,
@@ -66,7 +67,7 @@ def _backoff() -> forms.FloatField:
 
 def _priority() -> forms.TypedChoiceField:
     return forms.TypedChoiceField(
-        label="Priority in its queue",
+        label="Priority",
         required=False,
         coerce=int,
         empty_value=None,
@@ -87,26 +88,26 @@ class WorkflowForm(Form):
         empty_label="as each job says",
         help_text="Default of its nodes. A queue set on a node stays.",
     )
-    retries = _number("Retries after failure", "Default of its nodes.", 100)
-    retry_interval_seconds = _number("Seconds between retries")
+    retries = _number("Retries", "After a failure.", 100)
+    retry_interval_seconds = _number("Retry interval (seconds)")
     retry_backoff = _backoff()
     retry_max_interval_seconds = _number("Longest pause (seconds)", "Where back-off grows it.")
     final_exit_codes = ExitCodesField(help_text="As in: 2, 64.")
     queue_timeout_seconds = _number(
-        "Longest wait in a queue (seconds)", "A node that waits longer fails. Empty: no limit."
+        "Longest wait (seconds)", "In a queue, then the node fails. Empty: no limit."
     )
     priority = _priority()
     timeout_seconds = _number("Timeout of a run (seconds)", "Empty: no limit.")
     parallelism = _number("Nodes at once", "In one run. Empty: no limit.", 10_000)
     strategy = forms.ChoiceField(
-        label="When a node fails",
+        label="Strategy: when a node fails",
         choices=[
             (Strategy.CONTINUE.value, "what does not depend on it runs on"),
             (Strategy.END.value, "the rest is ended at once"),
         ],
     )
     overlap = forms.ChoiceField(
-        label="When a scheduled run meets an earlier one",
+        label="Overlap: when a scheduled run meets an earlier one",
         required=False,
         choices=[
             (Overlap.PARALLEL.value, "both run, as many as are let"),
@@ -130,6 +131,7 @@ class WorkflowForm(Form):
         names = ("revision", "name", "description", "timeout_seconds", "parallelism")
         more = ("strategy", "overlap", "overlap_limit", *POLICIES)
         values = {name: getattr(workflow, name) for name in (*names, *more)}
+        values["retry_backoff"] = f"{workflow.retry_backoff:g}"
         values["final_exit_codes"] = workflow.final_exit_codes or None
         return {**values, "queue": workflow.queue_id}
 
@@ -208,14 +210,14 @@ class NodeForm(Form):
     upstream = forms.MultipleChoiceField(
         required=False, label="Upstream nodes", widget=forms.CheckboxSelectMultiple
     )
-    retries = _number("Number of retries", most=100)
-    retry_interval_seconds = _number("Seconds between retries")
+    retries = _number("Retries", most=100)
+    retry_interval_seconds = _number("Retry interval (seconds)")
     retry_backoff = _backoff()
     retry_max_interval_seconds = _number("Longest pause (seconds)")
     final_exit_codes = ExitCodesField(help_text="none: every failure is retried.")
-    queue_timeout_seconds = _number("Longest wait in its queue (seconds)")
+    queue_timeout_seconds = _number("Longest wait (seconds)")
     priority = _priority()
-    timeout_seconds = _number("Timeout of an attempt (seconds)")
+    timeout_seconds = _number("Timeout (seconds)", "Of an attempt.")
     queue = forms.ModelChoiceField(
         ResourceQueue.objects.none(), required=False, label="Resource queue"
     )

@@ -125,7 +125,7 @@ class HoldForm(Form):
     tag = forms.CharField(
         max_length=129,
         required=False,
-        help_text="key=value, or key for any value: the runs of every workflow that has it.",
+        help_text="Where workflows with a tag are held: key=value, or key for any value.",
         widget=forms.TextInput({"class": "oc-code-line", "autocomplete": "off"}),
     )
     reason = forms.CharField(

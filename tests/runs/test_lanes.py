@@ -644,7 +644,7 @@ def test_page_of_a_run_in_line_says_how_many_are_ahead_of_it():
     rest = "and its lane lets 2 be under way at once."
     assert [said(run) for run in runs[1:]] == [
         [],
-        [f"It waits in line: 0 runs are ahead of it, {rest}"],
+        [f"It waits in line: it is next, {rest}"],
         [f"It waits in line: 1 run is ahead of it, {rest}"],
         [f"It waits in line: 2 runs are ahead of it, {rest}"],
     ]

@@ -198,7 +198,7 @@ def test_a_failed_run_opens_on_the_node_that_failed_and_why():
     assert "<b>ValueError</b>: &lt;b&gt;no&lt;/b&gt; such column" in html
     assert "<strong>2 nodes not run</strong>: b, c" in html
     assert 'aria-label="Node a"' in html
-    assert "Rerun failed + downstream (3)" in html
+    assert "Rerun failed (3)" in html
     assert [row[0] + " " + row[4] for row in rows(html) if "Not run" in row[0]] == [
         "(Not run) b was not run: a failed",
         "(Not run) c was not run: a failed",

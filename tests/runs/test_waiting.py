@@ -330,6 +330,16 @@ def test_a_run_page_says_in_its_head_why_nothing_moves():
     assert " asks for 0.25 CU, and queue " in head
 
 
+def test_a_sentence_on_a_page_begins_with_a_capital_unless_it_is_a_nodes_name():
+    run = by_hand(published("a"))
+    pause_run(run, user=user("maya"))
+
+    html = member().get(f"/w/default/runs/{run.pk}/").content.decode()
+    head = html.partition('id="oc-waits">')[2].partition("</p>")[0]
+
+    assert f">Run {run.pk} of " in head
+
+
 @pytest.mark.parametrize("many", [1, 30])
 def test_a_queues_page_shows_who_holds_it_and_why_the_rest_waits(django_assert_num_queries, many):
     queue = of_capacity(500)

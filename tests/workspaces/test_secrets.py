@@ -188,5 +188,5 @@ def test_a_job_whose_secret_is_missing_fails_at_its_start_and_says_so(start):
 
     attempt = Attempt.objects.get(node_run__run=run)
     assert attempt.reason == (
-        "the workspace has no secret PASSWORD; set it, or take it out of the job"
+        "the workspace has no secret PASSWORD; set it and rerun, or take it out of the job"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -25,7 +26,13 @@ def why_clause(context: Any, reason: Reason | None) -> SafeString | str:
 
 @register.simple_tag(takes_context=True)
 def why_sentence(context: Any, reason: Reason | None) -> SafeString | str:
-    return "" if reason is None else _linked(context, (*reason.subject, " ", *reason.parts, "."))
+    """As `Reason.sentence`: a run begins it with a capital, a node keeps its name."""
+    if reason is None:
+        return ""
+    first, *rest = reason.subject
+    if isinstance(first, Thing) and first.kind is Kind.RUN:
+        first = replace(first, name=first.name[:1].upper() + first.name[1:])
+    return _linked(context, (first, *rest, " ", *reason.parts, "."))
 
 
 @register.simple_tag(takes_context=True)
