@@ -20,6 +20,18 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Short, so that a lost worker is found within a test; long enough for a loaded machine.
 LEASE_SECONDS = 4
 
+#: A worker that stops itself, until SIGCONT, between its last look at a lease and the start.
+_SLEEPS = """
+import django, os, signal
+django.setup()
+from apps.runs import execution
+real = execution.start
+def start(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return real(*args, **kwargs)
+execution.start = start
+"""
+
 T = TypeVar("T")
 
 
@@ -27,9 +39,17 @@ class RealWorker:
     """A worker process on the session's home, its output in a file."""
 
     def __init__(
-        self, home: Home, name: str, folder: Path, base_python: str = "", **settings: object
+        self,
+        home: Home,
+        name: str,
+        folder: Path,
+        base_python: str = "",
+        sleeps_before_a_start: bool = False,
+        **settings: object,
     ) -> None:
         main = "from celery.__main__ import main; main()"
+        if sleeps_before_a_start:
+            main = _SLEEPS + main
         if base_python:  # what it takes for the machine's Python
             main = f"import sys; sys._base_executable = {base_python!r}; {main}"
         self._output = folder / f"{name}.out"

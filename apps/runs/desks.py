@@ -21,6 +21,7 @@ from pathlib import Path
 
 from apps.nodes.kinds.base import FOLDERS, Command
 from apps.nodes.process import remove_folder
+from apps.runs.guard_process import CLOSED
 
 #: Of a file or folder: inode, type and mode, owner, group.
 Traits = tuple[int, int, int, int]
@@ -137,4 +138,6 @@ class Desks:
         self.sort()
         with contextlib.suppress(IndexError):
             while True:
-                remove_folder(self._dirty.popleft().path)
+                path = self._dirty.popleft().path
+                remove_folder(path)
+                remove_folder(path.with_name(path.name + os.fsdecode(CLOSED)))

@@ -317,13 +317,15 @@ class Execution:
         env = {**command.env, **secrets, WORKER: bench.worker}
         pipe: MaskedPipe | None = None
         with self._lock:
+            # Before the start: a worker that dies right after it leaves a child that its
+            # guard knows. And before the last look at the lease: a worker that is frozen between
+            # that look and the start finds its folder closed.
+            bench.guard.opening(mark, self.deadline, folder)
             if not self.is_ours():
                 self.is_lost = True
             if self._ends_as or self.is_released or self.is_lost:
+                bench.guard.ended(mark)
                 return None
-            # Before the start: a worker that dies right after it leaves a child that its
-            # guard knows.
-            bench.guard.opening(mark, self.deadline)
             if secrets:
                 pipe = MaskedPipe(secrets.values(), self._handle, uid)
             try:
@@ -339,6 +341,9 @@ class Execution:
                 bench.guard.ended(mark)
                 if pipe is not None:
                     pipe.give_up()
+                if not folder.exists():  # the guard closed it: the lease is over
+                    self.is_lost = True
+                    return None
                 raise
             if pipe is not None:
                 pipe.start()

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from . import guard_process
 from .guard_process import now
@@ -26,6 +27,21 @@ _PIPE_BUF = 4096
 __all__ = ["Guard", "now"]
 
 
+class Charge(NamedTuple):
+    """An attempt that the guard watches."""
+
+    #: Process group; 0 before the child has started.
+    group: int
+    #: When the guard kills it, CLOCK_BOOTTIME.
+    deadline: float
+    #: Where its child starts. The guard closes it then: no child starts there any more.
+    folder: Path
+
+    def opening(self, mark: str) -> str:
+        # In hex, whatever characters the path has.
+        return f"open {mark} {self.deadline:.3f} {os.fsencode(self.folder).hex()}"
+
+
 class Guard:
     """The worker's side. Every method may be called from any thread."""
 
@@ -33,8 +49,8 @@ class Guard:
         self.worker = worker
         self.lease_seconds = lease_seconds
         self._lock = threading.Lock()
-        #: mark -> (process group or 0, when the guard kills it)
-        self._live: dict[str, tuple[int, float]] = {}
+        #: mark -> what the guard has to know of it
+        self._live: dict[str, Charge] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe = -1
 
@@ -54,13 +70,18 @@ class Guard:
         """
         return since + self.lease_seconds - guard_process.margin(self.lease_seconds)
 
-    def opening(self, mark: str, deadline: float) -> None:
-        """Before the child is started, so that no moment is left in which it is unknown."""
-        self._tell(mark, (0, deadline), f"open {mark} {deadline:.3f}")
+    def opening(self, mark: str, deadline: float, folder: Path) -> None:
+        """Before the child is started, so that no moment is left in which it is unknown.
+
+        `folder` is its working directory, and nobody else's. It is moved aside as the deadline
+        passes: of a worker that sleeps between its last look at the lease and the start, the
+        start then fails with FileNotFoundError.
+        """
+        charge = Charge(0, deadline, folder)
+        self._tell(mark, charge, charge.opening(mark))
 
     def started(self, mark: str, group: int) -> None:
-        _, deadline = self._live[mark]
-        self._tell(mark, (group, deadline), f"group {mark} {group}")
+        self._tell(mark, self._live[mark]._replace(group=group), f"group {mark} {group}")
 
     def renewed(self, marks: Iterable[str], deadline: float) -> None:
         with self._lock:
@@ -68,7 +89,7 @@ class Guard:
             for mark in marks:
                 if mark not in self._live:
                     continue
-                self._live[mark] = (self._live[mark][0], deadline)
+                self._live[mark] = self._live[mark]._replace(deadline=deadline)
                 if len(line) + len(mark) > _PIPE_BUF - 50:
                     self._write(line)
                     line = ""
@@ -94,12 +115,12 @@ class Guard:
             if self._process:
                 self._process.wait()
 
-    def _tell(self, mark: str, state: tuple[int, float] | None, line: str) -> None:
+    def _tell(self, mark: str, charge: Charge | None, line: str) -> None:
         with self._lock:
-            if state is None:
+            if charge is None:
                 self._live.pop(mark, None)
             else:
-                self._live[mark] = state
+                self._live[mark] = charge
             self._write(line)
 
     def _write(self, line: str) -> None:
@@ -121,8 +142,9 @@ class Guard:
             os.close(self._pipe)
             self._pipe = -1
         self._start()
-        for mark, (group, deadline) in self._live.items():
-            os.write(self._pipe, f"open {mark} {deadline:.3f}\ngroup {mark} {group}\n".encode())
+        for mark, charge in self._live.items():
+            line = f"{charge.opening(mark)}\ngroup {mark} {charge.group}\n"
+            os.write(self._pipe, line.encode())
 
     def _start(self) -> None:
         read, self._pipe = os.pipe()

@@ -4,15 +4,15 @@ Started by `guard.Guard` as `python -I -S guard_process.py NAME`: the standard l
 for it lives as long as its worker and should weigh nothing. It reads lines from its standard
 input, whose other end only the worker holds:
 
-    open MARK END       an attempt is about to start; its lease ends then
+    open MARK END DIR   an attempt is about to start, in this folder; its lease ends then
     group MARK PGID     it has started, and leads this process group
     lease END MARK...   these leases were renewed until then
     end MARK            it is over and nothing of it is left
 
-Times are seconds of CLOCK_BOOTTIME, which also counts while the machine sleeps. When a lease
-ends unrenewed (the worker is frozen or cut off), that attempt is killed, before anyone else
-may claim its node. When the input ends (the worker is gone, however it went), all are killed,
-and the guard ends.
+The folder's path is in hex. Times are seconds of CLOCK_BOOTTIME, which also counts while the
+machine sleeps. When a lease ends unrenewed (the worker is frozen or cut off), that attempt is
+killed, before anyone else may claim its node. When the input ends (the worker is gone, however
+it went), all are killed, and the guard ends.
 """
 
 import contextlib
@@ -25,6 +25,8 @@ import time
 #: Between two looks at the input, so that a busy worker does not wake the guard a thousand
 #: times a second. It delays the news of the worker's end by as much.
 NAP = 0.05
+#: What the name of a folder ends with in which no child may start any more.
+CLOSED = b".closed"
 
 
 def now() -> float:
@@ -43,12 +45,14 @@ class Attempts:
         self.worker = worker.encode()
         self.groups: dict[str, int] = {}
         self.ends: dict[str, float] = {}
+        self.folders: dict[str, bytes] = {}
 
     def read(self, line: str) -> None:
         word, *rest = line.split(" ")
         if word == "open":
             self.groups[rest[0]] = 0
             self.ends[rest[0]] = float(rest[1])
+            self.folders[rest[0]] = bytes.fromhex(rest[2])
         elif word == "group":
             self.groups[rest[0]] = int(rest[1])
         elif word == "lease":
@@ -58,12 +62,20 @@ class Attempts:
         elif word == "end":
             self.groups.pop(rest[0], None)
             self.ends.pop(rest[0], None)
+            self.folders.pop(rest[0], None)
 
     def due(self) -> list[str]:
         return [mark for mark, end in self.ends.items() if end <= now()]
 
     def kill(self, marks: list[str]) -> None:
-        """Kill these attempts' groups, then whatever else carries their marks."""
+        """Kill these attempts' groups, then whatever else carries their marks.
+
+        First of all their folders are moved aside, so that a worker which was frozen on its way
+        to a start finds no place to start in when it wakes.
+        """
+        for mark in marks:
+            with contextlib.suppress(OSError):
+                os.rename(self.folders[mark], self.folders[mark] + CLOSED)
         for mark in marks:
             # The leader is a zombie at the least until its worker reaps it, which it does
             # only after `end`: the group's id cannot be anyone else's.
@@ -78,7 +90,7 @@ class Attempts:
             clean = 0 if self.kill_marked(marks) else clean + 1
             time.sleep(0.02)
         for mark in marks:
-            del self.groups[mark], self.ends[mark]
+            del self.groups[mark], self.ends[mark], self.folders[mark]
 
     def kill_marked(self, marks: list[str]) -> int:
         wanted = {b"RUNYARD_ATTEMPT=" + mark.encode() for mark in marks}

@@ -293,6 +293,9 @@ fault("frozen between a child's end and its finish", 3)(
 fault("frozen between a claim and its child", 2)(
     at_point("between a claim and its child", "freeze")
 )
+fault("frozen between a look at the lease and a child's start", 2)(
+    at_point("between a look at the lease and a child's start", "freeze")
+)
 fault("frozen between a renewal and the guard's knowing", 1)(
     at_point("between a renewal and the guard's knowing", "freeze")
 )

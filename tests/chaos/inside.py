@@ -24,6 +24,7 @@ from typing import Any
 POINTS = {
     "before a claim": ("apps.runs.worker", "claim", False),
     "between a claim and its child": ("apps.runs.worker", "claim", True),
+    "between a look at the lease and a child's start": ("apps.runs.execution", "start", False),
     "between a child's start and its guard's knowing": ("apps.runs.execution", "start", True),
     "between a child's end and its finish": ("apps.runs.worker", "finish", False),
     "between a finish and its bells": ("apps.runs.worker", "finish", True),

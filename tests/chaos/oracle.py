@@ -7,6 +7,7 @@ from the journal's order, and from the order of a node's own events.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -273,7 +274,9 @@ def _logs(
             continue
         log = log_of(node.run_id, node.pk, attempt.number)
         size = log.size()
-        wrote = ends[attempt.number]
+        # A shell says of its child that it was killed.
+        said = sum(map(len, _KILLED.findall(_whole(log)))) if size != ends[attempt.number] else 0
+        wrote = ends[attempt.number] + said
         verdict.hold(
             "I6",
             attempt.log_bytes == size == wrote,
@@ -282,6 +285,9 @@ def _logs(
         if path == "ugly_log":
             same = _whole(log) == (works.folder / "ugly").read_bytes()
             verdict.hold("I6", same, f"{told}: its log is not what it wrote")
+
+
+_KILLED = re.compile(rb"^main\.sh: line \d+: +\d+ Killed .*\n", re.MULTILINE)
 
 
 def _whole(log: AttemptLog) -> bytes:

@@ -114,6 +114,26 @@ def test_frozen_workers_children_die_before_their_nodes_run_again(start, tmp_pat
     ticking(lambda: ended(again), "a run on workers of which one was frozen")
 
 
+def test_worker_that_sleeps_through_its_lease_right_before_a_start_starts_nothing(start, tmp_path):
+    job = f'echo "$RUNYARD_NODE $RUNYARD_ATTEMPT $(date +%s%N)" >> {tmp_path}/journal'
+    frozen = start("frozen", sleeps_before_a_start=True)
+    run = by_hand(published("a", content=job))
+    until(lambda: state_of(frozen.pid) == "T", "the worker's sleep")
+    start("other")
+    ticking(lambda: ended(run), "the run's end")
+
+    frozen.process.send_signal(signal.SIGCONT)
+    until(lambda: "had been given away" in frozen.said(), "the worker's word about it")
+
+    assert run.state == RunState.SUCCEEDED
+    assert [attempt for attempt, _ in journal(tmp_path, "a")] == [2]
+    assert (attempts(run.nodes.get()), nothing_is_held()) == (["lost", "succeeded"], True)
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_worker_without_its_guard_gets_another_and_its_jobs_run_on(start, tmp_path):
     worker = start()
     run = by_hand(published("a", content=journaled(tmp_path)))

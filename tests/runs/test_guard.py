@@ -19,7 +19,8 @@ from apps.runs.guard import now
 #: A worker as far as the guard is concerned: starts children, tells its guard, and obeys
 #: one command a line.
 WORKER = """
-import json, os, subprocess, sys
+import json, os, subprocess, sys, tempfile
+from pathlib import Path
 from apps.runs.guard import Guard, now
 
 guard = Guard(sys.argv[1], float(sys.argv[2]))
@@ -30,7 +31,8 @@ for line in sys.stdin:
     if word in ("start", "unreported"):
         mark, script = rest[0], " ".join(rest[1:])
         env = {"PATH": os.environ["PATH"], "RUNYARD_WORKER": sys.argv[1], "RUNYARD_ATTEMPT": mark}
-        guard.opening(mark, guard.deadline(now()))
+        folder = Path(tempfile.mkdtemp())
+        guard.opening(mark, guard.deadline(now()), folder)
         child = subprocess.Popen(["/bin/sh", "-c", script], env=env, start_new_session=True)
         if word == "start":
             guard.started(mark, child.pid)
