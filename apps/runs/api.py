@@ -14,7 +14,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.core.api.endpoint import Endpoint
-from apps.core.api.fields import PageQuery, PriorityWord, Strict, Text, page_example, page_of
+from apps.core.api.fields import (
+    PageQuery,
+    PriorityWord,
+    Strict,
+    Text,
+    page_example,
+    page_of,
+    written,
+)
 from apps.core.api.operation import Bytes, Place, operation
 from apps.core.api.problems import problem
 from apps.core.http import download
@@ -519,7 +527,7 @@ class RunEndpoints(Endpoint):
         waiting = waiting_of(run).nodes
         for node in nodes:
             node.waiting = told(next(iter(waiting.get(node.pk, ())), None))  # type: ignore[attr-defined]
-        return NodeRunSerializer(nodes, many=True).data
+        return written(NodeRunSerializer, nodes)
 
     def node(self, run: int, name: str) -> NodeRun:
         return self.node_of(self.run(run), name)

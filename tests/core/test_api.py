@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.conf import settings
@@ -14,12 +15,13 @@ from django.template import Context, Template
 from django.test import Client
 from django.urls import include, path
 from django.utils import timezone
+from rest_framework import serializers
 from rest_framework.response import Response
 
 from apps.core.api import endpoint
 from apps.core.api.description import description
 from apps.core.api.endpoint import Endpoint
-from apps.core.api.fields import Flag, Number, Strict, Text, Whole
+from apps.core.api.fields import Flag, Number, Strict, Text, Whole, written
 from apps.core.api.operation import operation
 from apps.core.api.problems import PROBLEM
 from apps.core.errors import ApplicationError, Conflict
@@ -491,3 +493,46 @@ def test_token_of_a_workspace_lists_that_one_and_makes_no_other():
     made = bound.post("/api/v1/workspaces", {"name": "third"})
 
     assert (names, made.status_code) == (["default"], 403)
+
+
+class _Inner(serializers.Serializer):
+    number = serializers.IntegerField()
+
+
+class _Outer(serializers.Serializer):
+    text = serializers.CharField()
+    at = serializers.DateTimeField(allow_null=True)
+    far = serializers.IntegerField(source="inner.number", allow_null=True)
+    near = _Inner(source="*")
+    inner = _Inner(allow_null=True)
+    several = _Inner(many=True)
+    asked = serializers.CharField(source="method")
+    made = serializers.SerializerMethodField()
+    missing = serializers.CharField(default="none")
+    skipped = serializers.CharField(required=False)
+    secret = serializers.CharField(write_only=True)
+
+    def get_made(self, row):
+        return [row.number]
+
+
+def test_rows_of_a_list_are_written_as_their_shape_writes_one():
+    at = datetime(2025, 11, 20, 9, tzinfo=UTC)
+    inner = SimpleNamespace(number="7")
+    same = {"number": 3, "several": [inner, inner], "method": lambda: "asked", "secret": "x"}
+    rows = [
+        SimpleNamespace(text=5, at=at, inner=inner, skipped="not", missing="there", **same),
+        SimpleNamespace(text="", at=None, inner=None, **same),
+    ]
+
+    found = written(_Outer, rows)
+
+    assert found == [dict(_Outer(row).data) for row in rows]
+    assert [each["far"] for each in found] == [7, None]
+    assert [each["missing"] for each in found] == ["there", "none"]
+    assert ["skipped" in each for each in found] == [True, False]
+
+
+def test_row_without_what_its_shape_asks_for_is_an_error():
+    with pytest.raises(AttributeError, match="field `number` on serializer `_Inner`"):
+        written(_Inner, [SimpleNamespace()])

@@ -18,6 +18,7 @@ from rest_framework.views import APIView
 
 from apps.core.api.access import TokenAuthentication, covers
 from apps.core.api.description import Schema
+from apps.core.api.fields import written
 from apps.core.api.operation import Bytes, Operation, Place, operation_of
 from apps.core.api.problems import TooLarge, field_faults, problem_of
 from apps.core.api.reading import read_json
@@ -238,4 +239,4 @@ class Endpoint(APIView):
         found = newest_first(rows, str(query.get("before", "")), size=query["limit"])
         if complete is not None:
             complete(found.rows)
-        return Response({"items": shape(found.rows, many=True).data, "next": found.next})
+        return Response({"items": written(shape, found.rows), "next": found.next})
