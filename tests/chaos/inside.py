@@ -133,6 +133,9 @@ def without_the_databases_say() -> None:
             failures=node.failures,
             retries=node.retries,
             retry_interval_seconds=node.retry_interval_seconds,
+            retry_backoff=node.retry_backoff,
+            retry_max_interval_seconds=node.retry_max_interval_seconds,
+            final_exit_codes=tuple(node.final_exit_codes),
         )
 
     worker.claim = claim  # type: ignore[assignment]

@@ -32,7 +32,8 @@ def chaos(folder: Path, *arguments: str) -> tuple[int, set[str]]:
 def test_finish_without_a_fence_is_found(tmp_path):
     status, against = chaos(tmp_path, "--broken", "fence", "--only", "frozen between a child's end")
 
-    assert (status, "I2" in against) == (1, True)
+    # Whichever it shows in first: attempts over each other, counters, or history.
+    assert (status, len(against & {"I2", "I4", "I7"}) > 0) == (1, True)
 
 
 def test_claim_without_the_databases_say_is_found(tmp_path):

@@ -105,9 +105,9 @@ def _tell(pk: int) -> None:
     run_id, name, tries = row
     try:
         _hooks[name](run_id)
-    except (OperationalError, InterfaceError):
-        raise
     except Exception as error:  # an owner's own code: its fault is no other owner's
+        if isinstance(error, (OperationalError, InterfaceError)) and not connection.is_usable():
+            raise
         pause = min(2**tries, LONGEST_PAUSE_SECONDS)
         why = f"{type(error).__name__}: {error}"
         log.exception("%r was not told that run %d ended; again in %d s", name, run_id, pause)

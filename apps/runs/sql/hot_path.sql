@@ -309,9 +309,9 @@ END $$;
 
 
 -- Let as many runs start as a lane has room for, the longest in line first. One that is paused,
--- held, or waits for a run of its cycle keeps its place in line and lets others pass. Exact under any race: whoever lets runs
--- start holds the lane's row, and an end that has not committed yet still counts as under way.
--- Returns bells as `runyard_finish` does.
+-- held, or waits for a run of its cycle keeps its place in line and lets others pass. Exact under
+-- any race: whoever lets runs start holds the lane's row, and an end that has not committed yet
+-- still counts as under way. Returns bells as `runyard_finish` does.
 CREATE FUNCTION runyard_fill(p_lane bigint) RETURNS jsonb
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -402,8 +402,8 @@ END $$;
 -- Idempotent by (node, attempt, request): repeated after a lost reply it gives the same
 -- answer and the same next claim. Returns {accepted, state, next, bells, run_ended, awaited};
 -- accepted = false means: fenced, nothing was written. `awaited`: the run ended, and its lane,
--- an owner or a run of the same cycle waits for that. `bells` says for each queue how many more workers should
--- look: [[queue, n], …].
+-- an owner or a run of the same cycle waits for that. `bells` says for each queue how many more
+-- workers should look: [[queue, n], …].
 CREATE FUNCTION runyard_finish(
     p_node bigint, p_attempt integer, p_request uuid, p_worker text, p_lease interval,
     p_take boolean, p_state text, p_exit_code integer, p_reason text, p_retry_in interval,
@@ -594,7 +594,8 @@ BEGIN
     RETURN jsonb_build_object(
         'accepted', true, 'state', me.state, 'run_ended', ended,
         'awaited', ended AND (run.awaited OR EXISTS (
-            SELECT FROM runs_run w WHERE w.waits_for_id = me.run_id)), 'bells', bells, 'next', runyard_claim_of(taken));
+            SELECT FROM runs_run w WHERE w.waits_for_id = me.run_id)),
+        'bells', bells, 'next', runyard_claim_of(taken));
 END $$;
 
 
