@@ -279,7 +279,7 @@ def test_why_it_waits_is_said_in_the_workspaces_zone():
     client = member()
     page = client.get(f"/w/default/runs/{second.pk}/").content.decode()
     [sentence] = re.findall(r'id="oc-waits">.*?<span>(.*?)</span></p>', page)
-    assert re.sub("<.*?>", "", sentence).strip() == (f"run {second.pk} of flow {reason.clause}.")
+    assert re.sub("<.*?>", "", sentence).strip() == f"Run {second.pk} of flow {reason.clause}."
     listed = client.get("/w/default/runs/").content.decode()
     assert listed.count(f'title="Run {first.pk}, of the same cycle, is not over">In line<') == 1
 

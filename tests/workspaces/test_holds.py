@@ -112,7 +112,7 @@ def test_tags_are_saved_by_themselves_and_hold_what_has_them():
     assert 'value="team=finance, tier=gold"' in settings.content.decode()
     assert run.nodes.get().state == "pending"
     shown = text_of(client.get(f"/w/default/runs/{run.pk}/"))
-    assert f"run {run.pk} of report waits until tag team=finance is released;" in shown
+    assert f"Run {run.pk} of report waits until tag team=finance is released;" in shown
     wrong = client.post(tags, {"tags": "team, team=x"})
     assert wrong.status_code == 422
     assert "Tag 'team' is there twice; a key has one value" in text_of(wrong)
