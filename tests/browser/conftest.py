@@ -122,6 +122,14 @@ class Visit:
     def log(self) -> Locator:
         return self.page.get_by_role("log")
 
+    def see_line(self, text: str) -> None:
+        """That the log shows this line. It waits for the line without an expectation, since each
+        look that fails makes Playwright describe the whole page: minutes with 20,000 lines that
+        were never laid out."""
+        line = self.log.get_by_text(text, exact=True)
+        line.wait_for(state="attached")
+        expect(line).to_be_in_viewport()
+
     @property
     def state(self) -> Locator:
         return self.page.locator(".oc-run-head .oc-pill")

@@ -74,7 +74,7 @@ def test_a_long_log_is_searched_and_gone_to_by_line_though_only_its_end_is_shown
     page.reload()
 
     # It opens at its end, with the numbers that the lines have.
-    expect(it.log.get_by_text("last", exact=True)).to_be_in_viewport()
+    it.see_line("last")
     expect(it.log.locator("li", has_text="last").locator("i")).to_have_text("60001")
 
     find = page.get_by_label("Find in the log")
@@ -83,20 +83,20 @@ def test_a_long_log_is_searched_and_gone_to_by_line_though_only_its_end_is_shown
     hits = page.locator("[data-hits] li")
     expect(hits).to_have_text(["4321the Needle"])
     hits.first.get_by_role("button").click()
-    expect(it.log.get_by_text("the Needle")).to_be_in_viewport()
+    it.see_line("the Needle")
     expect(it.log.get_by_text("line 4322 of many")).to_be_visible()
 
     to_line = page.get_by_label("Go to line")
     to_line.fill("33,333")
     to_line.press("Enter")
-    expect(it.log.get_by_text("line 33333 of many")).to_be_in_viewport()
+    it.see_line("line 33333 of many")
     to_line.fill("60002")
     to_line.press("Enter")
     expect(to_line).to_have_attribute("aria-invalid", "true")
     it.check_width()
 
     it.log.get_by_role("button", name="Back to the end").click()
-    expect(it.log.get_by_text("last", exact=True)).to_be_in_viewport()
+    it.see_line("last")
 
 
 def test_reading_further_up_stops_the_following_until_one_is_back_at_the_end(visit):
