@@ -36,7 +36,6 @@ from apps.nodes.process import WORKER, Child, Identity, Strays, exit_reason, han
 from apps.nodes.spark import SparkTrace, find_spark
 from apps.runs.desks import Desk, Desks
 from apps.runs.guard import Guard, now
-from apps.runs.log_sealing import LEAST_BYTES
 from apps.runs.logs import TAIL_BYTES, AttemptLog, Blanks, Reader, log_of
 from apps.runs.masking import MaskedPipe
 from apps.runs.services.hot_path import Claim, Outcome
@@ -98,7 +97,7 @@ class Bench:
     guard: Guard
     strays: Strays
     #: Called with each log that has begun.
-    began: Callable[[AttemptLog], None] | None = None
+    began: Callable[[AttemptLog], None]
 
 
 class Execution:
@@ -131,8 +130,6 @@ class Execution:
         self._handle = -1
         self._reader: Reader | None = None
         self._trace: SparkTrace | None = None
-        #: Set at the end, where its log is worth packing.
-        self.long_log: AttemptLog | None = None
         #: Whether its log's middle could not be left out; said once.
         self._is_uncut = False
 
@@ -164,8 +161,6 @@ class Execution:
             with self._reading:
                 handle, self._handle, self._reader = self._handle, -1, None
             if handle >= 0:
-                if os.fstat(handle).st_size >= LEAST_BYTES:
-                    self.long_log = self._log
                 with contextlib.suppress(OSError):  # a disk that is full may say so only now
                     os.close(handle)
 
@@ -173,8 +168,7 @@ class Execution:
         mine = self.mine
         self._log = log_of(mine.run_id, mine.node_run_id, mine.attempt)
         self._handle = self._log.open_for_child(self._bench.blanks.take())
-        if self._bench.began is not None:
-            self._bench.began(self._log)
+        self._bench.began(self._log)
         prepared = insist(lambda: prepare(mine), self.is_ours)
         uid = self._bench.identity.uid(prepared.run.workspace_id)
         if uid is not None:

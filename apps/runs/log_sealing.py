@@ -2,7 +2,7 @@
 
     sealer = Sealer()
     sealer.start()
-    sealer.ended(log)       # from any thread
+    sealer.ended(log)       # nothing more is written to it; from any thread
 
 A log that is packed reads as before, at the same offsets. The packed file takes the log's place
 only when all of it is on the disk, so that a crash at any moment leaves one of the two.
@@ -50,6 +50,8 @@ def seal(log: AttemptLog, least: int = LEAST_BYTES) -> bool:
     except FileNotFoundError:
         return False
     try:
+        if os.fstat(handle).st_size < least:  # most logs, and so before all else
+            return False
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         size, (start, end) = os.fstat(handle).st_size, log.hole()
         kept = size - (end - start)
@@ -124,6 +126,9 @@ class Sealer:
 
     def start(self) -> None:
         self._thread.start()
+
+    def began(self, log: AttemptLog) -> None:
+        """Nothing is to be done before its end."""
 
     def ended(self, log: AttemptLog) -> None:
         self._ended.append((time.monotonic() + _PAUSE_SECONDS, log))

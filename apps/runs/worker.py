@@ -93,8 +93,8 @@ class Worker:
         self.guard = Guard(self.name, settings.LEASE_SECONDS)
         self.strays = Strays()
         bucket = the_bucket()
-        self._sealer = Sealer() if bucket is None else None
-        self._shipper = Shipper(bucket) if bucket is not None else None
+        #: What becomes of logs once they have begun, or are over.
+        self._logs = Sealer() if bucket is None else Shipper(bucket)
         self._seat = Seat(settings.HOME.work, self.name, f"{pid}-{tag}")
         self._bench: Bench  # from start on
 
@@ -135,12 +135,9 @@ class Worker:
         self.strays.known.add(self.guard.pid)
         desks = Desks(self._seat.folder, reuse=identity.base is None, most=self.slots)
         blanks = Blanks(self.slots)
-        began = self._shipper.began if self._shipper else None
+        began = self._logs.began
         self._bench = Bench(self.name, desks, blanks, identity, self.guard, self.strays, began)
-        if self._sealer is not None:
-            self._sealer.start()
-        if self._shipper is not None:
-            self._shipper.start()
+        self._logs.start()
         for work in (self._watch, self._keep):
             thread = threading.Thread(target=work, name=work.__name__, daemon=True)
             thread.start()
@@ -167,10 +164,7 @@ class Worker:
         self._closed.set()
         for thread in self._keepers:
             thread.join(timeout=5)
-        if self._sealer is not None:
-            self._sealer.close()
-        if self._shipper is not None:
-            self._shipper.close()
+        self._logs.close()
         self.guard.close()
         self._seat.leave()
         with self._quiet("leaving"):
@@ -386,10 +380,8 @@ class Worker:
         with self._lock:
             self._held.pop(held.mine.mark, None)
             self._lock.notify_all()
-        if self._sealer is not None and held.long_log is not None:
-            self._sealer.ended(held.long_log)
-        if self._shipper is not None and held.log is not None:
-            self._shipper.ended(held.log)
+        if held.log is not None:
+            self._logs.ended(held.log)
 
     def _all_held(self) -> list[Execution]:
         with self._lock:

@@ -39,7 +39,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     guard = Guard("here", LEASE_SECONDS)
     guard.start()
     desks = Desks(tmp_path, reuse=False, most=2)
-    yield Bench("here", desks, Blanks(2), Identity(None), guard, Strays())
+    yield Bench("here", desks, Blanks(2), Identity(None), guard, Strays(), lambda log: None)
     guard.close()
 
 

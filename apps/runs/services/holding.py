@@ -24,6 +24,7 @@ from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import NodeRun, Run
 from apps.runs.services.lanes import fill
 from apps.runs.services.moves import admit, move_all, tell
+from apps.runs.services.scope import lock_nodes
 from apps.workflows.models import Workflow
 from apps.workflows.services.tags import check_tags, read_tag
 from apps.workspaces.models import ResourceQueue, User, Workspace, WorkspaceHold
@@ -108,7 +109,7 @@ def settle(run_id: int, *, user: User | None = None) -> bool:
     before the flag is set, so that no finish that read the flag before can queue a node
     behind it.
     """
-    nodes = list(NodeRun.objects.select_for_update(no_key=True).filter(run=run_id).order_by("pk"))
+    nodes = lock_nodes(run_id)
     run = Run.objects.select_for_update(no_key=True).get(pk=run_id)
     if run.ended_at is not None or run.workflow is None:
         return False

@@ -105,7 +105,8 @@ def _interval(seconds: float | None) -> str | None:
     return None if seconds is None else f"{seconds} s"
 
 
-def _call(sql: str, params: list[Any]) -> Any:
+def call(sql: str, params: list[Any]) -> Any:
+    """What one of the functions of sql/hot_path.sql answers; of jsonb what it says."""
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
         return json.loads(row) if isinstance(row := cursor.fetchone()[0], str) else row
@@ -127,7 +128,7 @@ def claim(queue_id: int, worker: str, request: UUID, *, again: bool = False) -> 
 
     `again`: the reply to this request may have been lost; the same claim is given again.
     """
-    found = _call(
+    found = call(
         "SELECT runyard_claim(%s, %s, %s, %s, %s::interval)",
         [queue_id, worker, request, again, _interval(settings.LEASE_SECONDS)],
     )
@@ -146,7 +147,7 @@ def finish(mine: Claim, outcome: Outcome, *, worker: str, request: UUID, take: b
         "tail": _text(outcome.log_tail),
         "error_line": _text(outcome.error_line),
     }
-    found = _call(
+    found = call(
         "SELECT runyard_finish(%s, %s, %s, %s, %s::interval, %s, %s, %s, %s, %s::interval, %s)",
         [
             mine.node_run_id,

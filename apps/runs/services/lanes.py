@@ -13,7 +13,6 @@ call these while holding the lock of a node run.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from datetime import datetime
 
@@ -25,6 +24,7 @@ from apps.core.errors import Invalid
 from apps.engine.states import RunState
 from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import Lane, Run
+from apps.runs.services.hot_path import call
 from apps.workspaces.models import Workspace
 
 
@@ -57,10 +57,7 @@ def fill(lane_id: int) -> None:
     May be called twice, late, or at once. One that is paused, held, or waits for a run of its
     cycle keeps its place in line and lets others pass.
     """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT runyard_fill(%s)", [lane_id])
-        found = cursor.fetchone()[0]
-    ring_after_commit(dict(json.loads(found) if isinstance(found, str) else found))
+    ring_after_commit(dict(call("SELECT runyard_fill(%s)", [lane_id])))
 
 
 def follow(run_id: int) -> None:
@@ -68,10 +65,8 @@ def follow(run_id: int) -> None:
 
     May be called twice, late, or at once; outside of a transaction that has locked a run.
     """
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT runyard_follow(%s)", [run_id])
-        found = cursor.fetchone()[0]
-        found = json.loads(found) if isinstance(found, str) else found
+    with transaction.atomic():
+        found = call("SELECT runyard_follow(%s)", [run_id])
         ring_after_commit(dict(found["bells"]))
     for lane_id in sorted(set(found["lanes"])):
         fill(lane_id)

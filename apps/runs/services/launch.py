@@ -20,6 +20,7 @@ from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import Lane, NodeRun, Run, RunEvent
 from apps.runs.services.endings import check_hooks
 from apps.runs.services.holding import held_note
+from apps.runs.services.hot_path import call
 from apps.runs.services.lanes import earlier_of, fill, lane_of, lock
 from apps.workflows.models import POLICIES, Workflow, WorkflowVersion
 from apps.workflows.services.publishing import LATER, whole
@@ -79,8 +80,8 @@ def launch(
     `overlap` says what becomes of a run that meets another of its workflow; None: what the
     version says where it is scheduled and has no lane, else both run. *Parallel* and *wait*
     share the workflow's lane, whose limit is that of the launch made last: the version's
-    `overlap_limit`, or 1. Whatever it says, a run
-    of a workflow waits for the newest of its runs of the same cycle that is not over.
+    `overlap_limit`, or 1. Whatever it says, a run of a workflow waits for the newest of its
+    runs of the same cycle that is not over.
 
     Raises Skipped if the overlap is *skip* and a run of the workflow is not over: then nothing
     was started. Raises Conflict if the workflow was deleted; Invalid, naming each node, if a job
@@ -417,6 +418,5 @@ def _enqueue(runs: Sequence[Run], nodes: Sequence[NodeRun], limit: int) -> None:
             first.append(node)
     if not first:
         return
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT runyard_enqueue(%s)", [[node.pk for node in first]])
+    call("SELECT runyard_enqueue(%s)", [[node.pk for node in first]])
     ring_after_commit(Counter(node.queue_id for node in first))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -20,6 +20,7 @@ from apps.engine.states import AttemptState, By, Hold, NodeState, RunState, chec
 from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import Attempt, NodeRun, Run, RunEvent
 from apps.runs.services.endings import run_ended
+from apps.runs.services.hot_path import call
 from apps.runs.services.lanes import earlier_of
 from apps.workspaces.models import ResourceQueue, User
 from apps.workspaces.selectors import holds_on_tags
@@ -147,9 +148,7 @@ def _count(nodes: Iterable[NodeRun], new: NodeState, *, need: int | None) -> Non
 
 def close(run_id: int) -> bool:
     """End a run in which nothing can happen any more; False if something still can."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT runyard_close(%s)", [run_id])
-        is_over = bool(cursor.fetchone()[0])
+    is_over: bool = call("SELECT runyard_close(%s)", [run_id])
     if is_over:
         transaction.on_commit(lambda: run_ended(run_id), robust=True)
     return is_over
@@ -200,9 +199,7 @@ def admit(run_id: int) -> list[int]:
     The one way to `queued` outside the hot path: every other door only makes nodes pending
     with nothing lacking, and then calls this, in the same transaction.
     """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT runyard_admit(%s)", [run_id])
-        queued = list(cursor.fetchone()[0])
+    queued: list[int] = call("SELECT runyard_admit(%s)", [run_id])
     ring_for(queued)
     return queued
 
