@@ -22,7 +22,7 @@ from apps.runs.services.moves import move
 from apps.runs.services.rerun import rerun_failed, rerun_nodes
 from apps.runs.services.stop import stop_node, stop_run
 from apps.runs.services.success import set_success
-from apps.runs.services.sweep import hand_back, pulse_is_old, tick
+from apps.runs.services.sweep import hand_back, is_at_rest, pulse_is_old, tick
 from apps.workspaces.models import ResourceQueue
 from tests.factories import by_hand, chain, job, published, workspace
 
@@ -577,3 +577,16 @@ def test_new_run_with_a_newer_version_runs_what_is_new_there_and_drops_what_is_g
         rerun_anew(run, WHAT_FAILED, user=None)
     with pytest.raises(Invalid, match="has no node 'gone'"):
         rerun_anew(run, Part("node", "gone"), Change(version=2), user=None)
+
+
+def test_a_tick_at_rest_asks_once_whether_there_is_anything_to_do(django_assert_num_queries):
+    run = by_hand(published("a"))
+    tick()
+    assert not is_at_rest()
+
+    stop_run(run, user=None)
+
+    assert is_at_rest()
+    # savepoint, found, gap, stamp, grace, release; is there anything?
+    with django_assert_num_queries(7):
+        tick()
