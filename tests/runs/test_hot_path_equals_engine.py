@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 
 from apps.core.errors import Conflict
 from apps.engine.graph import Graph
-from apps.engine.scope import Scope, next_step
+from apps.engine.scope import Scope, next_step, run_end
 from apps.engine.states import (
     ACTIVE,
     ARROWS,
@@ -37,9 +37,11 @@ from apps.engine.states import (
     RUN_ENDED,
     NodeState,
     RunState,
+    Strategy,
     Trigger,
 )
 from apps.runs.models import Attempt, NodeRun, Run, RunEvent
+from apps.runs.services.advance import advance
 from apps.runs.services.holding import hold, release, tag_workflow
 from apps.runs.services.hot_path import Claim, Outcome, claim, finish
 from apps.runs.services.launch import launch
@@ -51,11 +53,12 @@ from apps.runs.services.sweep import (
     end_long_waits,
     hand_back,
     lose,
+    needs_advance,
     recount_idle_runs,
     start_due_retries,
 )
 from apps.workflows.models import Workflow, WorkflowVersion
-from apps.workspaces.models import ResourceQueue, Workspace
+from apps.workspaces.models import ResourceQueue, Workspace, WorkspaceHold
 from tests.factories import job
 
 N = NodeState
@@ -65,13 +68,13 @@ DEMAND, CAPACITY = 250, 500
 #: The runs of a workflow with this tag are held.
 HELD = {"layer": "held"}
 #: How many random lives; thousands before a release.
-LIVES = int(os.environ.get("LIVES", "25"))
+LIVES = int(os.environ.get("LIVES", "20"))
 #: Runs that are stopped at once would show little else.
 SELDOM = st.sampled_from([False] * 9 + [True])
 
 
 class Lives(RuleBasedStateMachine):
-    """One run of a random graph, in a queue of its own."""
+    """One run of a random graph, in two queues of its own."""
 
     @initialize(
         # One bit for each pair of nodes that an edge may lead along.
@@ -79,20 +82,39 @@ class Lives(RuleBasedStateMachine):
         nodes=st.integers(1, 6),
         limit=st.sampled_from([None, None, 1, 2]),
         chain=st.sampled_from([False, False, True]),
+        strategy=st.sampled_from([Strategy.CONTINUE, Strategy.CONTINUE, Strategy.END]),
+        # One bit for each node that stands in the second queue.
+        second=st.sampled_from([0, 0, *range(2**6)]),
     )
-    def start(self, bits: int, nodes: int, limit: int | None, chain: bool) -> None:
+    def start(
+        self,
+        bits: int,
+        nodes: int,
+        limit: int | None,
+        chain: bool,
+        strategy: Strategy = Strategy.CONTINUE,
+        second: int = 0,
+    ) -> None:
         names = [f"n{i}" for i in range(nodes)]
         pairs = [pair for bit, pair in enumerate(combinations(names, 2)) if bits >> bit & 1]
         self.graph = Graph.build(names, pairwise(names) if chain else pairs)
         used = job()
-        self.queue = ResourceQueue.objects.create(
-            workspace=Workspace.objects.get(name="default"),
-            name=f"queue_{uuid4().hex}",
-            capacity=CAPACITY,
-            production=True,
-        )
-        self.capacity, self.shut, self.barred = CAPACITY, None, False
-        workflow = Workflow.objects.create(workspace=self.queue.workspace, name=uuid4().hex)
+        workspace = Workspace.objects.get(name="default")
+        self.queues = [
+            ResourceQueue.objects.create(
+                workspace=workspace,
+                name=f"queue_{uuid4().hex}",
+                capacity=CAPACITY,
+                production=True,
+            )
+            for _ in range(2)
+        ]
+        self.queue_of = {name: second >> i & 1 for i, name in enumerate(names)}
+        self.capacity: list[int] = [CAPACITY, CAPACITY]
+        self.shut: list[WorkspaceHold | None] = [None, None]
+        self.barred = False
+        self.strategy = strategy
+        workflow = Workflow.objects.create(workspace=workspace, name=uuid4().hex)
         common = {"retries": None, "retry_interval_seconds": None, "timeout_seconds": None}
         version = WorkflowVersion.objects.create(
             workflow=workflow,
@@ -100,16 +122,21 @@ class Lives(RuleBasedStateMachine):
             digest="",
             graph={
                 "settings": {
-                    "queue": self.queue.pk,
+                    "queue": self.queues[0].pk,
                     "retries": 5,
                     "retry_interval_seconds": 0,
                     "queue_timeout_seconds": 3600,
                     "timeout_seconds": None,
                     "parallelism": limit,
-                    "strategy": "continue",
+                    "strategy": strategy,
                 },
                 "nodes": [
-                    {"name": name, "job": used.pk, "job_version_number": None, "queue": None}
+                    {
+                        "name": name,
+                        "job": used.pk,
+                        "job_version_number": None,
+                        "queue": self.queues[1].pk if self.queue_of[name] else None,
+                    }
                     | common
                     for name in names
                 ],
@@ -123,15 +150,18 @@ class Lives(RuleBasedStateMachine):
         self.paused = False
         self.held: list[Claim] = []
         self.past: list[tuple[Claim, UUID, Claim | None]] = []
-        self.stopping = False
-        self.asked: set[str] = set()
+        #: What was asked of the whole run, and so of what still ran: to end as this.
+        self.ending: NodeState | None = None
+        self.asked: dict[str, NodeState] = {}
+        #: What failed since the run was opened: an older failure calls for nothing.
+        self.failures: set[str] = set()
         self.settle()
 
     # --- the model ----------------------------------------------------------------------
 
     def settle(self) -> None:
         """Queue what the engine would start, lowest first, as far as the run's limit allows."""
-        if self.stopping or self.paused or self.barred:
+        if self.ending or self.paused or self.barred:
             return
         for key in self.graph.in_order:
             active = sum(s in (N.QUEUED, N.RUNNING) for s in self.states.values())
@@ -140,28 +170,55 @@ class Lives(RuleBasedStateMachine):
             if key in next_step(self.scope, self.states).start:
                 self.states[key] = N.QUEUED
 
+    def goes_further(self) -> None:
+        """Cut the run off where its strategy says so, unless it is held back; else settle."""
+        if self.ending or (self.must_end() and not (self.paused or self.barred)):
+            self.cut_off(self.ending or N.CANCELLED)
+        else:
+            self.settle()
+
     def taken(self, mine: Claim | None) -> None:
         if mine is not None:
             assert self.states[mine.key] is N.QUEUED
             self.states[mine.key] = N.RUNNING
             self.held.append(mine)
 
-    def running(self) -> int:
-        return sum(s is N.RUNNING for s in self.states.values())
+    def standing(self, queue: int, state: NodeState) -> int:
+        """How many nodes of one of the queues stand there."""
+        return sum(s is state and self.queue_of[k] == queue for k, s in self.states.items())
 
-    def can_take(self, used: int) -> bool:
-        """Whether a node is there to take, if that much is in use with it."""
-        return N.QUEUED in self.states.values() and self.shut is None and used <= self.capacity
+    def can_take(self, queue: int, running: int) -> bool:
+        """Whether a node is there to take, if so many of its queue run with it."""
+        return (
+            self.standing(queue, N.QUEUED) > 0
+            and self.shut[queue] is None
+            and running * DEMAND <= self.capacity[queue]
+        )
+
+    def must_end(self) -> bool:
+        """Whether its strategy wants the rest of the run to be cut off."""
+        failed = any(self.states[key] is N.FAILED for key in self.failures)
+        return self.strategy is Strategy.END and failed
+
+    def cut_off(self, how: NodeState) -> None:
+        for key, state in self.states.items():
+            ready = key in next_step(self.scope, self.states).start
+            if state is N.RUNNING:
+                self.asked.setdefault(key, how)
+            elif state in ACTIVE or (state is N.PENDING and ready):
+                self.states[key] = how
+        self.ending, self.paused = how, False
 
     # --- what can happen ----------------------------------------------------------------
 
-    @rule()
-    def claims(self) -> None:
-        fits = self.can_take((self.running() + 1) * DEMAND)
+    @rule(queue=st.sampled_from([0, 0, 1]))
+    def claims(self, queue: int = 0) -> None:
+        fits = self.can_take(queue, self.standing(queue, N.RUNNING) + 1)
 
-        mine = claim(self.queue.pk, ME, uuid4())
+        mine = claim(self.queues[queue].pk, ME, uuid4())
 
         assert (mine is not None) == fits
+        assert mine is None or self.queue_of[mine.key] == queue
         self.taken(mine)
 
     @precondition(lambda self: self.held)
@@ -171,23 +228,29 @@ class Lives(RuleBasedStateMachine):
         take=st.booleans(),
     )
     def finishes(self, pick: int, how: NodeState, take: bool) -> None:
-        used = self.running() * DEMAND
         mine = self.held.pop(pick % len(self.held))
+        queue = self.queue_of[mine.key]
+        running = self.standing(queue, N.RUNNING)
         if mine.key in self.asked and how is N.FAILED:
-            how = N.STOPPED  # its worker ended the child
+            how = self.asked[mine.key]  # its worker ended the child
         request = uuid4()
         retry_in = 0.0 if how is N.RETRYING else None
 
         done = finish(mine, Outcome(how, retry_in=retry_in), worker=ME, request=request, take=take)
 
         if how is N.RETRYING and mine.key in self.asked:
-            how = N.STOPPED  # a stop takes the retry away
-        self.asked.discard(mine.key)
+            how = self.asked[mine.key]  # a stop takes the retry away
+        self.asked.pop(mine.key, None)
         assert (done.accepted, done.state) == (True, how)
         self.states[mine.key] = how
+        if how is N.FAILED:
+            self.failures.add(mine.key)
+            # What would come next is about to be cut off.
+            take = take and self.strategy is not Strategy.END
         self.settle()
         if take:
-            assert (done.next is not None) == self.can_take(used)
+            assert (done.next is not None) == self.can_take(queue, running)
+            assert done.next is None or self.queue_of[done.next.key] == queue
             self.taken(done.next)
         else:
             assert done.next is None
@@ -227,8 +290,9 @@ class Lives(RuleBasedStateMachine):
         else:
             self.states[mine.key] = N.PENDING
         if mine.key in self.asked:
-            self.states[mine.key] = N.STOPPED
-        self.asked.discard(mine.key)
+            self.states[mine.key] = self.asked.pop(mine.key)
+        if self.states[mine.key] is N.FAILED:
+            self.failures.add(mine.key)
         if lost:
             lose(NodeRun.objects.select_for_update().get(pk=mine.node_run_id))
         else:
@@ -253,7 +317,9 @@ class Lives(RuleBasedStateMachine):
         rows.update(queued_at=F("queued_at") - timedelta(hours=2))
         end_long_waits()
         self.states[key] = N.FAILED
-        self.settle()
+        self.failures.add(key)
+        if self.strategy is not Strategy.END:
+            self.settle()
 
     @rule(pick=st.integers(0, 6), seldom=SELDOM)
     def stops_a_node(self, pick: int, seldom: bool) -> None:
@@ -262,7 +328,7 @@ class Lives(RuleBasedStateMachine):
             return
         stop_node(self.run.nodes.get(key=key), user=None)
         if self.states[key] is N.RUNNING:
-            self.asked.add(key)
+            self.asked[key] = N.STOPPED
         else:
             self.states[key] = N.STOPPED
             self.settle()
@@ -273,15 +339,19 @@ class Lives(RuleBasedStateMachine):
         if not seldom:
             return
         stop_run(self.run, user=None)
-        for key, state in self.states.items():
-            ready = key in next_step(self.scope, self.states).start
-            if state is N.RUNNING:
-                self.asked.add(key)
-            elif state in ACTIVE or (state is N.PENDING and ready):
-                self.states[key] = N.STOPPED
-        self.stopping, self.paused = True, False
+        self.cut_off(N.STOPPED)
 
-    @precondition(lambda self: not (self.paused or self.stopping or self.over()))
+    @rule()
+    def its_failures_are_answered(self) -> None:
+        """A worker whose node failed asks for it, or else the sweep."""
+        over = self.over()
+        waits = self.paused or self.barred
+        assert self.run.pk in needs_advance() or over or waits or not self.must_end()
+        advance(self.run.pk)
+        if not over:
+            self.goes_further()
+
+    @precondition(lambda self: not (self.paused or self.ending or self.over()))
     @rule(seldom=SELDOM)
     def pauses(self, seldom: bool) -> None:
         if not seldom:
@@ -295,7 +365,7 @@ class Lives(RuleBasedStateMachine):
     def resumes(self) -> None:
         resume_run(self.run, user=None)
         self.paused = False
-        self.settle()
+        self.goes_further()
 
     @rule(seldom=SELDOM)
     def a_tag_holds_the_run_or_lets_it_go(self, seldom: bool) -> None:
@@ -306,23 +376,30 @@ class Lives(RuleBasedStateMachine):
         tag_workflow(self.run.workflow, HELD if self.barred else {}, user=None)
         if self.barred and not over:
             self.states = {k: N.PENDING if s is N.QUEUED else s for k, s in self.states.items()}
-        self.settle()
+        if not over:
+            self.goes_further()
 
-    @rule(seldom=SELDOM)
-    def the_queue_is_held_or_let_go(self, seldom: bool) -> None:
-        if self.shut is not None:
-            release(self.shut, user=None)
-            self.shut = None
+    @rule(queue=st.sampled_from([0, 0, 1]), seldom=SELDOM)
+    def the_queue_is_held_or_let_go(self, seldom: bool, queue: int = 0) -> None:
+        held = self.shut[queue]
+        if held is not None:
+            release(held, user=None)
+            self.shut[queue] = None
         elif seldom:
-            self.shut = hold(self.queue.workspace, queue=self.queue, user=None)
+            row = self.queues[queue]
+            self.shut[queue] = hold(row.workspace, queue=row, user=None)
 
-    @rule(capacity=st.sampled_from([DEMAND, CAPACITY, 3 * DEMAND]), seldom=SELDOM)
-    def capacity_is_set(self, capacity: int, seldom: bool) -> None:
+    @rule(
+        queue=st.sampled_from([0, 0, 1]),
+        capacity=st.sampled_from([DEMAND, CAPACITY, 3 * DEMAND]),
+        seldom=SELDOM,
+    )
+    def capacity_is_set(self, capacity: int, seldom: bool, queue: int = 0) -> None:
         """Also below what is in use: then what ends is not handed on."""
         if not seldom:
             return
-        self.capacity = capacity
-        ResourceQueue.objects.filter(pk=self.queue.pk).update(capacity=capacity)
+        self.capacity[queue] = capacity
+        ResourceQueue.objects.filter(pk=self.queues[queue].pk).update(capacity=capacity)
 
     @rule(pick=st.integers(0, 5), seldom=SELDOM)
     def sets_a_node_to_success(self, pick: int, seldom: bool) -> None:
@@ -330,15 +407,14 @@ class Lives(RuleBasedStateMachine):
         before, over = self.states[key], self.over()
         if before is N.PENDING and not seldom:
             return
-        if before in (N.RUNNING, N.SUCCEEDED) or (self.stopping and not over):
+        if before in (N.RUNNING, N.SUCCEEDED) or (self.ending and not over):
             with pytest.raises(Conflict):
                 set_success(self.run.nodes.get(key=key), reason="known", user=None)
             return
         set_success(self.run.nodes.get(key=key), reason="known", user=None)
         self.scope = self.scope.done(self.graph, self.states, key)
         self.states[key] = N.SUCCEEDED
-        self.stopping, self.paused = False, self.paused and not over
-        self.settle()
+        self.goes_on(over)
 
     @rule(seldom=SELDOM)
     def reruns_what_failed(self, seldom: bool) -> None:
@@ -347,7 +423,7 @@ class Lives(RuleBasedStateMachine):
             return
         alive = frozenset() if over else self.scope.alive(self.states)
         chosen = {k for k, s in self.states.items() if s is not N.SUCCEEDED} - alive
-        if not chosen or (self.stopping and not over):
+        if not chosen or (self.ending and not over):
             with pytest.raises(Conflict):
                 rerun_failed(self.run, user=None)
             return
@@ -365,20 +441,25 @@ class Lives(RuleBasedStateMachine):
         assert set(scope) == chosen
         now = {self.states[each] for each in chosen}
         waits = not over and chosen <= self.scope.alive(self.states)
-        if now & ACTIVE or waits or (self.stopping and not over):
+        if now & ACTIVE or waits or (self.ending and not over):
             with pytest.raises(Conflict):
                 rerun_nodes(self.run, scope, user=None)
             return
         rerun_nodes(self.run, scope, user=None)
         self.has_rerun(chosen, over)
 
+    def goes_on(self, over: bool) -> None:
+        """A rerun or a set-to-success has let the run go on, and opened it if it was over."""
+        if over:
+            self.ending, self.paused, self.failures = None, False, set()
+        self.settle()
+
     def has_rerun(self, chosen: Collection[str], over: bool) -> None:
         before, alive = dict(self.states), self.scope.alive(self.states)
         self.scope = self.scope.rerun(self.graph, before, chosen, over=over)
         self.states = {k: N.PENDING if k in chosen else s for k, s in before.items()}
-        self.stopping, self.paused = False, self.paused and not over
         assert self.scope.alive(self.states) == set(chosen) | (set() if over else alive)
-        self.settle()
+        self.goes_on(over)
         # Said once more without the scope: what was chosen and has nothing chosen or under
         # way above it starts at once, and in a run that was over nothing else does.
         ready = next_step(self.scope, self.states).start
@@ -396,10 +477,12 @@ class Lives(RuleBasedStateMachine):
     def sweep_looks_at_an_idle_run(self) -> None:
         """It finds nothing to mend, which the invariants see; what was lost it counts anew."""
         idle = not set(self.states.values()) & ACTIVE and not self.over()
-        if idle and not (self.paused or self.stopping or self.barred):
+        if idle and not (self.paused or self.ending or self.barred):
             Run.objects.filter(pk=self.run.pk).update(open=0, succeeded=0)
             NodeRun.objects.filter(run=self.run, state="pending").update(need=7)
         recount_idle_runs()
+        if idle:
+            self.settle()
 
     # --- what always holds --------------------------------------------------------------
 
@@ -419,10 +502,11 @@ class Lives(RuleBasedStateMachine):
         run = Run.objects.get(pk=self.run.pk)
         step = next_step(self.scope, self.states)
         busy = set(self.states.values()) & ACTIVE
-        over = not busy if self.stopping else step.ends_as is not None
+        over = not busy if self.ending else step.ends_as is not None
         assert (run.state in RUN_ENDED) == over
         if over:
-            assert run.state == (RunState.STOPPED if self.stopping else step.ends_as)
+            stopped = self.ending is N.STOPPED
+            assert run.state == (RunState.STOPPED if stopped else run_end(self.states.values()))
 
     @invariant()
     def counters_and_capacity_add_up(self) -> None:
@@ -437,14 +521,15 @@ class Lives(RuleBasedStateMachine):
         assert {s: getattr(run, s) for s in ENDED} == ended
         lacking = self.scope.lacking(self.states)
         # In a run that is being stopped nothing is counted down: a rerun counts anew.
-        assert self.stopping or {n.key: n.need for n in nodes if n.state == "pending"} == {
+        assert self.ending or {n.key: n.need for n in nodes if n.state == "pending"} == {
             key: lacking.get(key, 0) + (key not in self.scope.keys)
             for key, state in self.states.items()
             if state is N.PENDING
         }
-        running = NodeRun.objects.filter(queue=self.queue, state="running")
-        self.queue.refresh_from_db()
-        assert self.queue.used == (running.aggregate(sum=Sum("demand"))["sum"] or 0)
+        for queue in self.queues:
+            running = NodeRun.objects.filter(queue=queue, state="running")
+            queue.refresh_from_db()
+            assert queue.used == (running.aggregate(sum=Sum("demand"))["sum"] or 0)
         assert Attempt.objects.filter(node_run__run=self.run, state="running").count() == len(
             self.held
         )

@@ -16,8 +16,8 @@ from django.db import IntegrityError, connection
 
 from apps.engine.retry import RetryPolicy, retry_delay
 from apps.engine.scope import Scope, next_step, run_end
-from apps.engine.states import NodeState
-from apps.runs.services import moves, scope, sweep
+from apps.engine.states import NodeState, Strategy
+from apps.runs.services import advance, moves, scope, sweep
 from tests.factories import job
 from tests.runs.test_hot_path_equals_engine import Lives, hold_what_is_tagged
 
@@ -32,10 +32,15 @@ class Life:
     """A life whose steps are told; all that always holds is looked at after each."""
 
     def __init__(
-        self, bits: int = APART, nodes: int = 3, limit: int | None = None, chain: bool = False
+        self,
+        bits: int = APART,
+        nodes: int = 3,
+        limit: int | None = None,
+        chain: bool = False,
+        **more: object,
     ) -> None:
         self.told = Lives()
-        self.step("start", bits=bits, nodes=nodes, limit=limit, chain=chain)
+        self.step("start", bits=bits, nodes=nodes, limit=limit, chain=chain, **more)
 
     def step(self, name: str, **how: object) -> None:
         getattr(self.told, name)(**how)
@@ -44,8 +49,8 @@ class Life:
         self.told.counters_and_capacity_add_up()
         self.told.every_event_is_an_arrow_and_none_is_missing()
 
-    def claim(self) -> None:
-        self.step("claims")
+    def claim(self, queue: int = 0) -> None:
+        self.step("claims", queue=queue)
 
     def end(self, how: NodeState = N.SUCCEEDED, *, take: bool = False, pick: int = 0) -> None:
         self.step("finishes", pick=pick, how=how, take=take)
@@ -285,6 +290,48 @@ def set_to_success() -> None:
     life.claim()
 
 
+def strategy_end() -> None:
+    """A node fails while another runs and a third is queued: one is stopped, one never starts."""
+    life = Life(APART, strategy=Strategy.END)
+    life.claim()
+    life.claim()
+    life.end(N.FAILED, take=True)
+    life.step("its_failures_are_answered")
+    life.end(N.RETRYING)
+    life.do("reruns_a_node", pick=2, downstream=False)
+    life.step("its_failures_are_answered")
+    life.claim()
+
+
+def strategy_end_in_a_paused_run() -> None:
+    """It is answered once the run is resumed, and then nothing starts before."""
+    life = Life(APART, strategy=Strategy.END)
+    life.claim()
+    life.do("pauses")
+    life.end(N.FAILED)
+    life.step("its_failures_are_answered")
+    life.step("resumes")
+
+
+def strategy_end_in_a_held_run() -> None:
+    life = Life(APART, strategy=Strategy.END)
+    life.claim()
+    life.do("a_tag_holds_the_run_or_lets_it_go")
+    life.end(N.FAILED)
+    life.step("its_failures_are_answered")
+    life.do("a_tag_holds_the_run_or_lets_it_go")
+
+
+def two_queues() -> None:
+    """A chain whose second node stands in another queue: the first one's worker passes it by."""
+    life = Life(chain=True, second=0b010)
+    life.claim()
+    life.end(take=True)
+    life.claim(1)
+    life.end(take=True)
+    life.claim()
+
+
 def retries_run_out() -> None:
     """What a worker asks when a node has failed: the pauses grow, and end."""
     policy = RetryPolicy(retries=3, interval_seconds=10, backoff=2, max_interval_seconds=25)
@@ -429,6 +476,18 @@ SQL_MUTANTS = {
         "'retrying' AND stop = '-'",
         stopped_while_it_runs,
     ),
+    "a failure that ends its run takes a node first": (
+        "finish",
+        "run.strategy = 'end'",
+        "run.strategy = '-'",
+        strategy_end,
+    ),
+    "a hop goes on into another queue": (
+        "finish",
+        "AND queue_id = me.queue_id AND demand",
+        "AND demand",
+        two_queues,
+    ),
     "a node that is tried again counts as ended": (
         "finish",
         "(me.state <> 'retrying')::integer",
@@ -524,6 +583,24 @@ ENGINE_MUTANTS = {
         "F(name) + n",
         "F(name)",
         stopped_beside_others,
+    ),
+    "a failure ends a paused run": (
+        advance.advance,
+        "may_go_on = run.hold == Hold.NONE and not",
+        "may_go_on = not",
+        strategy_end_in_a_paused_run,
+    ),
+    "a failure ends a held run": (
+        advance.advance,
+        "and not run.held",
+        "",
+        strategy_end_in_a_held_run,
+    ),
+    "an answered failure ends the run again": (
+        advance.advance,
+        "run.strategy == Strategy.END and run.has_failed",
+        "run.strategy == Strategy.END and run.failed",
+        strategy_end,
     ),
     "a node loses workers for ever": (
         sweep.lose,

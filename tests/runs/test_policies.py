@@ -14,6 +14,8 @@ from django.utils import timezone
 from apps.engine.priority import Priority
 from apps.engine.states import NodeState, RunState
 from apps.runs.models import Attempt, NodeRun, Run, RunEvent
+from apps.runs.services.advance import advance
+from apps.runs.services.holding import hold, release, tag_workflow
 from apps.runs.services.hot_path import Outcome, claim, finish
 from apps.runs.services.pause import pause_run, resume_run
 from apps.runs.services.sweep import end_long_waits, tick
@@ -123,6 +125,39 @@ def test_long_wait_ends_the_rest_where_the_strategy_is_end():
     run.refresh_from_db()
     assert (run.state, states(run)) == (RunState.FAILED, "failed cancelled")
     assert not RunEvent.objects.filter(node_run__key="b", new="queued").exists()
+
+
+@pytest.mark.parametrize("way", ["paused", "held"])
+@pytest.mark.parametrize("why", ["strategy", "timeout"])
+def test_run_that_is_held_back_is_cut_off_when_it_goes_on_and_starts_nothing_before(why, way):
+    setting = {"strategy": "end"} if why == "strategy" else {"timeout_seconds": 600}
+    run = by_hand(published("a", "b", **setting))
+    mine = take()
+    if way == "paused":
+        pause_run(run, user=None)
+    else:
+        run.workflow.refresh_from_db()
+        tag_workflow(run.workflow, {"team": "x"}, user=None)
+        stands = hold(workspace(), tag="team=x", user=None)
+    past = timezone.now() - timedelta(hours=1)
+    Run.objects.filter(timeout_seconds__isnull=False).update(started_at=past)
+    failed = Outcome(NodeState.FAILED, exit_code=1)
+    done = finish(mine, failed, worker="worker@here:1", request=uuid4(), take=True)
+    assert done.needs_advance
+    advance(run.pk)  # as its worker does
+    tick()
+    run.refresh_from_db()
+    assert (run.state, run.ended_at, states(run)) == (RunState.RUNNING, None, "failed pending")
+
+    if way == "paused":
+        resume_run(run, user=None)
+    else:
+        release(stands, user=None)
+
+    run.refresh_from_db()
+    assert (run.state, states(run)) == (RunState.FAILED, "failed cancelled")
+    queued = RunEvent.objects.filter(node_run__key="b", new="queued")
+    assert queued.count() == 1  # as it was launched
 
 
 def test_place_in_a_limited_run_goes_to_the_next_node():

@@ -21,18 +21,20 @@ from apps.workspaces.models import User
 def advance(run_id: int) -> None:
     """Do what a run lacks: cut it off if its strategy or timeout says so, else go on or end.
 
-    Looks at the level, not at the edge: it may be called twice, late, at once, or after a
-    crash. The hot path does the common part of this by itself; the sweep calls it for the
-    rest, and a worker whose node has failed for good.
+    One that is paused or held is cut off once it may go on. Looks at the level, not at the
+    edge: it may be called twice, late, at once, or after a crash. The hot path does the common
+    part of this by itself; the sweep calls it for the rest, and a worker whose node has failed
+    for good.
     """
     run = Run.objects.filter(pk=run_id).annotate(is_late=IS_LATE, has_failed=HAS_FAILED).get()
     if run.ended_at is not None:
         return
+    may_go_on = run.hold == Hold.NONE and not run.held
     if run.hold in (Hold.STOPPED, Hold.CANCELLED):
         cut_off(run_id, Hold(run.hold), note="being ended")
-    elif run.is_late:
+    elif may_go_on and run.is_late:
         cut_off(run_id, Hold.CANCELLED, note=f"run timed out after {run.timeout_seconds} s")
-    elif run.strategy == Strategy.END and run.has_failed:
+    elif may_go_on and run.strategy == Strategy.END and run.has_failed:
         cut_off(run_id, Hold.CANCELLED, note="another node failed, and the strategy is *end*")
     else:
         with transaction.atomic():

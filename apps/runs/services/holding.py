@@ -22,8 +22,9 @@ from apps.core.errors import Conflict, NotFound
 from apps.engine.states import By, Missed, NodeState, RunState
 from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import NodeRun, Run
+from apps.runs.services.advance import advance
 from apps.runs.services.lanes import fill
-from apps.runs.services.moves import admit, move_all, tell
+from apps.runs.services.moves import move_all, tell
 from apps.runs.services.scope import lock_nodes
 from apps.workflows.models import Workflow
 from apps.workflows.services.tags import check_tags, read_tag
@@ -124,7 +125,7 @@ def settle(run_id: int, *, user: User | None = None) -> bool:
         tell(run_id, note, user=user)
     else:
         tell(run_id, "no longer held", user=user)
-        admit(run_id)
+        advance(run_id)
         if run.lane_id is not None:
             transaction.on_commit(partial(fill, run.lane_id), robust=True)
     return True

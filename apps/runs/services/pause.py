@@ -10,8 +10,9 @@ from django.db.models import F
 from apps.core.errors import Conflict
 from apps.engine.states import By, Hold, NodeState
 from apps.runs.models import Run
+from apps.runs.services.advance import advance
 from apps.runs.services.lanes import fill
-from apps.runs.services.moves import admit, move_all, tell
+from apps.runs.services.moves import move_all, tell
 from apps.runs.services.scope import lock_nodes
 from apps.workspaces.models import User
 
@@ -36,6 +37,8 @@ def pause_run(run: Run, *, user: User | None) -> None:
 def resume_run(run: Run, *, user: User | None) -> None:
     """Let a paused run go on, or back into its lane's line.
 
+    If a failure or its timeout calls for its end, that comes now, before anything starts.
+
     Every node run is locked before the flag is taken away, so that no finish that read the flag
     before can make a node ready behind it, which nobody would queue.
 
@@ -44,7 +47,7 @@ def resume_run(run: Run, *, user: User | None) -> None:
     lock_nodes(run.pk)
     _set(run, Hold.PAUSED, Hold.NONE, "it is not paused")
     tell(run.pk, "resumed", user=user)
-    admit(run.pk)
+    advance(run.pk)
     if run.lane_id is not None:
         # Others may have passed it and gone. Once the locks on its rows are.
         transaction.on_commit(partial(fill, run.lane_id), robust=True)
