@@ -11,11 +11,10 @@ from datetime import timedelta
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
+from apps.engine.gates import RISES_AFTER_SECONDS
 from apps.engine.priority import Priority
 from apps.runs.models import Pulse
 
-#: Waited so long, a node stands one level above its priority; twice as long, two.
-STEP = timedelta(minutes=10)
 #: How often it is looked.
 EVERY = timedelta(minutes=1)
 
@@ -50,7 +49,7 @@ def _raise_first() -> int:
                            WHERE level < %(highest)s AND due_at <= clock_timestamp())
              ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
             """,
-            {"step": f"{STEP.total_seconds()} s", "highest": Priority.HIGHEST},
+            {"step": f"{RISES_AFTER_SECONDS} s", "highest": Priority.HIGHEST},
         )
         due = [pk for (pk,) in cursor.fetchall()]
         cursor.execute(
