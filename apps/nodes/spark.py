@@ -51,7 +51,13 @@ SPARK = (
         "spark.executor_cores", Type.INTEGER, "Executor cores", default=1, minimum=1, maximum=256
     ),
     Field("spark.executor_memory", Type.MEMORY, "Executor memory", default="1g"),
-    Field("spark.conf", Type.SETTINGS, "Spark configuration", "Names start with 'spark.'."),
+    Field(
+        "spark.conf",
+        Type.SETTINGS,
+        "Spark configuration",
+        "Names start with 'spark.'.",
+        takes_variables=True,
+    ),
 )
 _SIZES = {each.name.partition(".")[2]: each for each in SPARK}
 

@@ -27,9 +27,10 @@ from django.db import InterfaceError, OperationalError, connection
 
 from apps.engine.retry import retry_delay
 from apps.engine.states import NodeState
+from apps.engine.timevars import BUILT_IN
 from apps.nodes import python_environments as pythons
 from apps.nodes.kinds.base import CannotStart, Command, Context, Kind, Spark
-from apps.nodes.kinds.fields import FIXED_NAMES
+from apps.nodes.kinds.fields import FIXED_NAMES, Spec
 from apps.nodes.kinds.registry import UnknownKind, kind
 from apps.nodes.last_error import last_error_line
 from apps.nodes.process import WORKER, Child, Identity, Strays, exit_reason, hand_over, start
@@ -189,6 +190,7 @@ class Execution:
             context.files[path].parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             fetch_file(sha256, context.files[path])
         secrets = self._secrets(prepared)
+        _check_variables(what, job.spec, context)
         command = what.command(job.spec, context)
         desk.lay_out(command)
         reader = Reader(self._handle, marks=self._log.marks_path if self._log else None)
@@ -210,7 +212,7 @@ class Execution:
         if not names:
             return {}
         for name in names:
-            if name in FIXED_NAMES:
+            if name in FIXED_NAMES or name in BUILT_IN:
                 raise CannotStart(f"no secret can be given as {name}: the engine sets it")
         workspace_id = prepared.run.workspace_id
         try:
@@ -240,7 +242,7 @@ class Execution:
             data=_own_folder(settings.HOME.data, run.workspace_id, uid),
             files={path: folder / "files" / path for path in job.files},
             parameters=run.parameters,
-            cycle=run.cycle,
+            moment=run.moment,
             user=user,
             known_user=known,
         )
@@ -535,6 +537,16 @@ class Execution:
         trace = self._trace
         if trace is not None and trace.feed(data):
             self.news = (trace.application_id, trace.ui_url)
+
+
+def _check_variables(what: Kind, spec: Spec, context: Context) -> None:
+    """Raises CannotStart with all that is wrong with a job's variables, each with its place."""
+    files = {
+        path: context.files[path].read_text(encoding="utf-8-sig", errors="replace")
+        for path in sorted(what.files_with_variables(spec))
+    }
+    if faults := list(what.variable_faults(spec, context.parameters, files)):
+        raise CannotStart("; ".join(map(str, faults)))
 
 
 def _own_folder(above: Path, workspace_id: int, uid: int | None) -> Path:

@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db.models.functions import Now
 
 from apps.core.errors import Invalid, NotFound
+from apps.engine.timevars import BUILT_IN
 from apps.workspaces.models import Secret, User, Workspace
 
 #: A shorter one would stand in half the words of a log, and could not be hidden there.
@@ -37,6 +38,8 @@ def set_secret(workspace: Workspace, name: str, value: str, *, user: User | None
             f"{name!r} is no name of a secret; write it as DATABASE_PASSWORD, without RUNYARD_",
             "name",
         )
+    if name in BUILT_IN:
+        raise Invalid(f"{name} is a time variable of every job; choose another name", "name")
     if "\0" in value:
         raise Invalid("the value holds a NUL character; take it out", "value")
     if len(value) < LEAST_CHARACTERS:

@@ -8,7 +8,9 @@ import subprocess
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.core.management import get_commands, load_command_class
@@ -16,6 +18,7 @@ from django.core.management.base import BaseCommand
 from markdown_it import MarkdownIt
 
 from apps.engine.states import AttemptState, NodeState, RunState, Trigger
+from apps.engine.timevars import FUNCTIONS, Moment, built_in, render
 from apps.engine.waiting import Code
 from tests.bench.__main__ import parser as bench_parser
 from tests.chaos.run import parser as chaos_parser
@@ -305,3 +308,35 @@ def test_the_table_of_waiting_has_every_reason_in_its_order() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "waiting.md").read_text(), re.M)
 
     assert rows == [code.value for code in Code]
+
+
+#: The cycle of the examples.
+CYCLE = Moment(
+    datetime(2026, 3, 2, 2, 30, tzinfo=ZoneInfo("Europe/Berlin")), ZoneInfo("Europe/Berlin")
+)
+
+
+def rows(page: Path, heading: str) -> list[list[str]]:
+    lines = section(page, heading).splitlines()
+    table = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
+    return [[cell.strip("| ") for cell in row] for row in table[2:]]
+
+
+def test_every_built_in_variable_is_described_with_its_value() -> None:
+    described = {
+        name: row[1].strip("`")
+        for row in rows(ROOT / "docs" / "variables.md", "Built-in variables")
+        for name in re.findall(r"\$\{(\w+)\}", row[0])
+    }
+
+    assert described == built_in(CYCLE)
+
+
+def test_every_time_that_the_docs_write_has_the_value_beside_it() -> None:
+    found = rows(ROOT / "docs" / "variables.md", "Times of the cycle: `$[…]`")
+
+    assert [render(text.strip("`"), {}, CYCLE) for text, *_ in found] == [
+        value.strip("`") for _, value, *_ in found
+    ]
+    used = {call for text, *_ in found for call in re.findall(r"\[(\w+)\(", text)}
+    assert used == set(FUNCTIONS)

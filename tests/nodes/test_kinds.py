@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apps.engine.timevars import Moment
 from apps.nodes.kinds import registry
 from apps.nodes.kinds.base import CannotStart, Spark, write_files
 from apps.nodes.kinds.registry import UnknownKind, kind, kinds
@@ -30,7 +33,7 @@ LINE = TEXT.map(lambda text: text.replace("\r", "") + "x")
 
 def literal(text: str) -> str:
     """A text whose `${…}` is not a variable's place."""
-    return text.replace("${", "$${")
+    return re.sub(r"\$(?=\{|\[[A-Za-z])", "$$", text)
 
 
 def faults(name: str, spec: object) -> list[str]:
@@ -43,18 +46,19 @@ def faults(name: str, spec: object) -> list[str]:
 def test_shell_job_runs_in_its_folder_with_an_environment_built_from_nothing(tmp_path):
     where = context(
         tmp_path / "Straße 1",
-        parameters={"ds": "2026-03-01"},
-        cycle=datetime(2026, 3, 2, tzinfo=UTC),
+        parameters={"day": "2026-03-01"},
+        moment=Moment(datetime(2026, 3, 2, 23, 30, tzinfo=UTC), ZoneInfo("Europe/Berlin")),
         path="/usr/bin:/bin",
     )
-    spec = {"content": "pwd\r\necho $1\r\nexec env", "arguments": ["a ${ds}"],
-            "parameters": {"ds": "never", "own": "1"}}  # fmt: skip
+    spec = {"content": "pwd\r\necho $1 $2 ${ds}\r\nexec env",
+            "arguments": ["a ${day}", "$[yyyyMMdd-1]"],
+            "parameters": {"day": "never", "own": "${cycle_date}/${day}"}}  # fmt: skip
 
     ended = run("shell", spec, where)
 
     folder = str(where.folder)
     pwd, argument, *rest = ended.log.splitlines()
-    assert (ended.status, pwd, argument) == (0, folder, "a 2026-03-01")
+    assert (ended.status, pwd, argument) == (0, folder, "a 2026-03-01 20260302 2026-03-02")
     given = dict(line.split("=", 1) for line in rest)
     bashs_own = {"PWD", "OLDPWD", "SHLVL", "_"}
     assert {name: value for name, value in given.items() if name not in bashs_own} == {
@@ -65,7 +69,7 @@ def test_shell_job_runs_in_its_folder_with_an_environment_built_from_nothing(tmp
         "PATH": "/usr/bin:/bin",
         "PYTHONUNBUFFERED": "1",
         "RUNYARD_ATTEMPT": "12.1",
-        "RUNYARD_CYCLE": "2026-03-02T00:00:00+00:00",
+        "RUNYARD_CYCLE": "2026-03-02T23:30:00+00:00",
         "RUNYARD_DATA": str(where.data),
         "RUNYARD_FILES": f"{folder}/files",
         "RUNYARD_NODE": "load",
@@ -76,8 +80,20 @@ def test_shell_job_runs_in_its_folder_with_an_environment_built_from_nothing(tmp
         "RUNYARD_WORKSPACE": "sample",
         "TMPDIR": f"{folder}/tmp",
         "USER": "runyard",
-        "ds": "2026-03-01",
-        "own": "1",
+        "cycle_date": "2026-03-03",
+        "cycle_time": "2026-03-03T00:30:00+01:00",
+        "data_date": "2026-03-02",
+        "data_date_nodash": "20260302",
+        "day": "2026-03-01",
+        "ds": "2026-03-02",
+        "ds_nodash": "20260302",
+        "dt": "2026-03-02",
+        "dt_nodash": "20260302",
+        "interval_end": "2026-03-03T00:30:00+01:00",
+        "interval_start": "2026-03-02T00:30:00+01:00",
+        "own": "2026-03-03/2026-03-01",
+        "ts": "2026-03-02T00:30:00",
+        "ts_nodash": "20260302003000",
     }
 
 
@@ -185,13 +201,13 @@ def test_every_text_reaches_spark_submit_as_it_is(
     where = context(
         folder,
         node=node,
-        parameters={"ds": given_at_launch},
+        parameters={"day": literal(given_at_launch)},
         spark=Spark(home, folder / "java"),
     )
     spec = {
         "content": "pass",
-        "arguments": [*(literal(argument) for argument in arguments), "${ds}"],
-        "parameters": {"value": value},
+        "arguments": [*(literal(argument) for argument in arguments), "${day}"],
+        "parameters": {"value": literal(value)},
         "spark": {"conf": {"spark.x": literal(setting)}},
     }
 
@@ -200,14 +216,14 @@ def test_every_text_reaches_spark_submit_as_it_is(
     assert argv[-len(arguments) - 2 :] == ["main.py", *arguments, given_at_launch]
     assert f"spark.x={setting}" in argv
     assert f"spark.app.name=flight_delays/{node}" in argv
-    assert (env["value"], env["ds"], env["RUNYARD_NODE"]) == (value, given_at_launch, node)
+    assert (env["value"], env["day"], env["RUNYARD_NODE"]) == (value, given_at_launch, node)
 
 
 @settings(max_examples=40, deadline=None)
 @given(words=st.lists(LINE, max_size=4), value=LINE)
 def test_submit_line_is_split_before_values_are_put_in(tmp_path_factory, words, value):
     folder = tmp_path_factory.mktemp("submit")
-    where = context(folder, parameters={"v": value}, spark=Spark(recorder(folder), folder))
+    where = context(folder, parameters={"v": literal(value)}, spark=Spark(recorder(folder), folder))
     quoted = " ".join("'" + literal(word).replace("'", "'\\''") + "'" for word in words)
     spec = {"submit_line": f"--class Main /opt/app.jar {quoted} ${{v}}"}
 
@@ -482,11 +498,11 @@ def test_any_json_is_judged_without_an_error(spec, name):
     ("text", "message"),
     [
         pytest.param("SELECT '${nope}', '${day}'",
-                     "unknown variable ${nope}; give it as a parameter, or write $${nope} to keep "
-                     "it as text", id="one"),
-        pytest.param("SELECT '${b}', '${a-1}', '${b}'",
-                     "unknown variables ${b}, ${a-1}; give them as parameters, or write $${b}, "
-                     "$${a-1} to keep them as text", id="all at once"),
+                     "unknown variable ${nope}; define it, give it a default as in ${nope:-x}, or "
+                     "write $${nope} to keep it as text", id="one"),
+        pytest.param("SELECT '${dya}', '${a-1}', '${dya}'",
+                     "unknown variable ${dya}, did you mean ${day}?; ${a-1} is no variable; write "
+                     "$${a-1} to keep it as text", id="all at once"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("place", ["content", "entry_file"])

@@ -110,7 +110,7 @@ def test_sql_job_runs_its_statements_until_one_fails(tmp_path, wheel):
 
 
 def test_variables_in_sql_that_are_text_stay_text_and_sparks_own_are_sparks(tmp_path, wheel):
-    where = context(tmp_path / FOLDER, spark=wheel, parameters={"v": "<${inside}>"})
+    where = context(tmp_path / FOLDER, spark=wheel, parameters={"v": "<$${inside}>"})
     script = """\
         CREATE TEMP VIEW kept AS SELECT '$${a} ${spark.x}' AS a, '${v}' AS v;
         SELECT a, v, '${spark.x}' AS own, '${hiveconf:spark.x}' AS hive FROM kept;

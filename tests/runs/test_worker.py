@@ -18,6 +18,7 @@ from django.db import connection, transaction
 
 from apps.core.home import Home
 from apps.engine.states import RunState
+from apps.engine.timevars import BUILT_IN
 from apps.nodes.services.files import open_blob, put_file
 from apps.runs import doorbell, worker
 from apps.runs.logs import log_of
@@ -106,7 +107,7 @@ def test_jobs_environment_is_built_from_nothing(start, monkeypatch):
         "HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "PYTHONUNBUFFERED", "RUNYARD_ATTEMPT",
         "RUNYARD_CYCLE", "RUNYARD_DATA", "RUNYARD_FILES", "RUNYARD_NODE", "RUNYARD_OUTPUT",
         "RUNYARD_OUTPUT_DIR", "RUNYARD_RUN", "RUNYARD_WORKER", "RUNYARD_WORKFLOW",
-        "RUNYARD_WORKSPACE", "TMPDIR", "USER",
+        "RUNYARD_WORKSPACE", "TMPDIR", "USER", *BUILT_IN,
     }  # fmt: skip
 
 

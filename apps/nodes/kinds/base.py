@@ -12,12 +12,21 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC
 from pathlib import Path
 from typing import Any, ClassVar
 
-from apps.engine.timevars import NAME, render
-from apps.nodes.kinds.fields import Field, Spec, Type, is_empty, noun_of
+from apps.engine.timevars import (
+    BUILT_IN,
+    NAME,
+    Moment,
+    Unresolved,
+    built_in,
+    definition_faults,
+    render,
+    resolve,
+)
+from apps.nodes.kinds.fields import Field, Spec, Type, is_empty, noun_of, text_faults
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -75,9 +84,10 @@ class Context:
     data: Path
     #: The workspace files that the job names: path in the workspace -> local copy.
     files: Mapping[str, Path] = field(default_factory=dict)
-    #: Resolved variables and parameters; they win over the spec's own.
+    #: Variables and parameters as they were given; they win over the spec's own.
     parameters: Mapping[str, str] = field(default_factory=dict)
-    cycle: datetime | None = None
+    #: What the time variables are made of; None where nothing has a cycle.
+    moment: Moment | None = None
     #: The resource queue's Spark master.
     master: str = "local"
     #: The job's Python.
@@ -163,21 +173,51 @@ def variables(context: Context) -> dict[str, str]:
         "RUNYARD_OUTPUT": str(context.output_file),
         "RUNYARD_OUTPUT_DIR": str(context.outputs_folder),
     }
-    if context.cycle is not None:
-        values["RUNYARD_CYCLE"] = context.cycle.isoformat()
+    if context.moment is not None:
+        values["RUNYARD_CYCLE"] = context.moment.cycle.astimezone(UTC).isoformat()
     return values
 
 
-def parameters(spec: Spec, context: Context) -> dict[str, str]:
-    """The job's own parameters, and over them those that the run was given."""
-    return {**(spec.get("parameters") or {}), **context.parameters}
+#: Every name that `variables` may give, and the time variables.
+OWN_NAMES = frozenset(
+    {
+        "RUNYARD_ATTEMPT",
+        "RUNYARD_RUN",
+        "RUNYARD_NODE",
+        "RUNYARD_WORKFLOW",
+        "RUNYARD_WORKSPACE",
+        "RUNYARD_FILES",
+        "RUNYARD_DATA",
+        "RUNYARD_OUTPUT",
+        "RUNYARD_OUTPUT_DIR",
+        "RUNYARD_CYCLE",
+        *BUILT_IN,
+    }
+)
+
+
+def defined(spec: Spec, given: Mapping[str, str]) -> dict[str, str]:
+    """The variables of an attempt as they are written: the job's, and over them those given."""
+    return {**(spec.get("parameters") or {}), **given}
+
+
+def values(spec: Spec, context: Context) -> dict[str, str]:
+    """Every variable of an attempt with its value: the engine's own, the run's, the job's.
+
+    Raises CannotStart for a value that cannot be made.
+    """
+    fixed = variables(context)
+    if context.moment is not None:
+        fixed |= built_in(context.moment)
+    try:
+        return resolve(defined(spec, context.parameters), fixed, context.moment)
+    except Unresolved as error:
+        raise CannotStart(f"parameters: {error}") from None
 
 
 def environment(spec: Spec, context: Context) -> dict[str, str]:
     """The child's environment, built from nothing. What is the engine's wins over parameters."""
-    given = {
-        name: value for name, value in parameters(spec, context).items() if NAME.fullmatch(name)
-    }
+    given = {name: value for name, value in values(spec, context).items() if NAME.fullmatch(name)}
     return {
         **given,
         "PATH": context.path,
@@ -199,9 +239,16 @@ FOLDERS = ("tmp", "files", "outputs")
 
 
 def rendered(spec: Spec, context: Context) -> Callable[[str], str]:
-    """A function that puts this attempt's variables into a text."""
-    values = {**parameters(spec, context), **variables(context)}
-    return lambda text: render(text, values)
+    """A function that puts this attempt's variables into a text. It raises CannotStart."""
+    known = values(spec, context)
+
+    def put_in(text: str) -> str:
+        try:
+            return render(text, known, context.moment)
+        except Unresolved as error:
+            raise CannotStart(str(error)) from None
+
+    return put_in
 
 
 def plain_lines(text: str) -> str:
@@ -238,6 +285,34 @@ class Kind(ABC):
             elif each.type is Type.FILES:
                 named.update(each.of(spec) or ())
         return named
+
+    def texts(self, spec: Spec) -> Iterator[tuple[str, str, str]]:
+        """(field, where in it, text) of all into which variables are put, but for files."""
+        for each in self.fields:
+            yield from ((each.name, where, text) for where, text in each.texts(spec))
+
+    def files_with_variables(self, spec: Spec) -> set[str]:
+        """The workspace files into whose text variables are put."""
+        return set()
+
+    def variable_faults(
+        self, spec: Spec, given: Mapping[str, str], files: Mapping[str, str]
+    ) -> Iterator[Fault]:
+        """What keeps an attempt of a right spec from its values: each with its field and line.
+
+        `given` are variables that win over the spec's own; `files` are the texts of
+        `files_with_variables`.
+        """
+        own = defined(spec, given)
+        for name, message in definition_faults(own, OWN_NAMES):
+            yield Fault("parameters", f"{name}: {message}")
+        known = own.keys() | OWN_NAMES
+        for name, where, text in self.texts(spec):
+            if name != "parameters":
+                for message in text_faults(text, known):
+                    yield Fault(name, f"{where}: {message}" if where else message)
+        for path, text in files.items():
+            yield from (Fault(path, message) for message in text_faults(text, known))
 
     def further_faults(self, spec: Spec) -> Iterator[Fault]:
         """What is wrong between fields. `spec` holds only values that are right by themselves."""

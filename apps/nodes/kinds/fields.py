@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any
 
-from apps.engine.timevars import NAME
+from apps.engine.timevars import BUILT_IN, NAME, wrong_in
 
 #: A job's content: JSON, its shape in docs/kinds.md.
 Spec = Mapping[str, Any]
@@ -55,6 +55,17 @@ def mebibytes(memory: str) -> float:
     return int(match.group(1)) * _MIB[match.group(2).lower()]
 
 
+def is_taken(name: str) -> bool:
+    """Whether the engine itself sets a variable of this name."""
+    return name in FIXED_NAMES or name in BUILT_IN or name.startswith(OWN_PREFIX)
+
+
+def text_faults(text: str, known: Collection[str] | None = None) -> Iterator[str]:
+    """What is wrong with the variables in a text; None: with their grammar alone."""
+    for wrong in wrong_in(text, known):
+        yield f"line {wrong.line}: {wrong.message}" if "\n" in text else wrong.message
+
+
 def path_fault(path: str) -> str | None:
     """What is wrong with the path of a workspace file; None if nothing is."""
     if "\0" in path:
@@ -87,12 +98,25 @@ class Field:
     maximum: int | None = None
     #: What an editor may highlight a TEXT as.
     language: str = ""
+    #: Whether the values of variables are put into its texts.
+    takes_variables: bool = False
 
     def of(self, spec: Spec) -> Any:
         """Its value in a spec, or its default."""
         section, _, name = self.name.rpartition(".")
         value = (spec.get(section) or {}).get(name) if section else spec.get(name)
         return self.default if is_empty(value) else value
+
+    def texts(self, spec: Spec) -> Iterator[tuple[str, str]]:
+        """(where in the field, text) of all of a right spec that takes variables."""
+        value = self.of(spec) if self.takes_variables else None
+        match value:
+            case dict():
+                yield from value.items()
+            case list():
+                yield from ((f"item {number}", item) for number, item in enumerate(value, 1))
+            case str():
+                yield "", value
 
     def faults(self, value: Any) -> Iterator[str]:
         """What is wrong with a value that is given."""
@@ -142,6 +166,8 @@ class Field:
             yield f"is {value!r}; choose one of {', '.join(self.choices)}"
         elif self.type is Type.LINE and re.search(r"[\r\n]", value):
             yield "has several lines; write it on one"
+        elif self.takes_variables:
+            yield from text_faults(value)
 
     def _mapping_faults(self, value: Any) -> Iterator[str]:
         if not isinstance(value, dict):
@@ -154,7 +180,7 @@ class Field:
             if self.type is Type.NAMES:
                 if not NAME.fullmatch(name):
                     yield f"{name!r} is no name; use letters, digits and '_', no digit first"
-                elif name in FIXED_NAMES or name.startswith(OWN_PREFIX):
+                elif is_taken(name):
                     yield f"{name} is set by Runyard; choose another name"
             elif not _SETTING.fullmatch(name):
                 yield f"{name!r} is no name of a setting; use letters, digits, '.', '-' and '_'"
@@ -217,13 +243,18 @@ ENTRY_FILE = Field(
     "entry_file", Type.FILE, "Entry file", "A workspace file to run instead of the content."
 )
 ARGUMENTS = Field(
-    "arguments", Type.LINES, "Arguments", "Given to the program one by one; ${name} is replaced."
+    "arguments",
+    Type.LINES,
+    "Arguments",
+    "Given to the program one by one; ${name} and $[yyyyMMdd-1] are replaced.",
+    takes_variables=True,
 )
 PARAMETERS = Field(
     "parameters",
     Type.NAMES,
     "Parameters",
-    "Environment variables of the job, and ${name} in its arguments. A run may give others.",
+    "Environment variables of the job, and ${name} in its texts. A run may give others.",
+    takes_variables=True,
 )
 SECRETS = Field(
     "secrets",

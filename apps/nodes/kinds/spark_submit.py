@@ -18,6 +18,7 @@ from apps.nodes.kinds.fields import (
     Type,
     mebibytes,
     path_fault,
+    text_faults,
 )
 from apps.nodes.kinds.python import PYTHON, python_faults
 from apps.nodes.spark import compute_units, is_local, list_fault, local_file, spark_submit
@@ -95,6 +96,12 @@ class Line:
             values(self.application),
             [values(argument) for argument in self.arguments],
         )
+
+    @property
+    def words(self) -> list[str]:
+        """What values are put into."""
+        values = [value for _, value in self.options if value]
+        return [self.application, *self.arguments, *values]
 
     def named_files(self) -> Iterator[str]:
         """Paths in the workspace: what is neither absolute nor an address."""
@@ -207,6 +214,12 @@ class SparkSubmit(Kind):
     def files_of(self, spec: Spec) -> set[str]:
         return super().files_of(spec) | set(read(spec.get("submit_line") or "").named_files())
 
+    def texts(self, spec: Spec) -> Iterator[tuple[str, str, str]]:
+        """Its words, as they are when values are put in: the line's quotes are gone then."""
+        yield from super().texts(spec)
+        line = read(spec.get("submit_line") or "")
+        yield from (("submit_line", "", word) for word in line.words)
+
     def further_faults(self, spec: Spec) -> Iterator[Fault]:
         yield from python_faults(spec)
         if "submit_line" in spec:
@@ -222,6 +235,8 @@ def _line_faults(spec: Mapping[str, str]) -> Iterator[str]:
         yield "names no application; end it with a JAR or a Python file and its arguments"
     elif line.application in _SHELLS:
         yield f"names {line.application}, which waits for a person; name a JAR or a Python file"
+    for word in line.words:
+        yield from text_faults(word)
     for path in line.named_files():
         if fault := path_fault(path) or list_fault(path):
             yield fault

@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from apps.engine.timevars import render, unknown
 from apps.nodes.kinds.base import (
     CannotStart,
     Command,
     Context,
     Fault,
     Kind,
-    parameters,
     plain_lines,
-    variables,
+    rendered,
 )
 from apps.nodes.kinds.fields import (
     CONTENT,
@@ -47,7 +45,10 @@ class Sql(Kind):
     label = "Spark SQL"
     fields = (
         replace(
-            CONTENT, help="Statements, each ended by ';'. ${name} is replaced.", language="sql"
+            CONTENT,
+            help="Statements, each ended by ';'. ${name} and $[yyyyMMdd-1] are replaced.",
+            language="sql",
+            takes_variables=True,
         ),
         ENTRY_FILE,
         ROW_LIMIT,
@@ -69,9 +70,6 @@ class Sql(Kind):
                 raise CannotStart(
                     f"{entry_file} is not UTF-8 ({error}); save it as UTF-8"
                 ) from None
-        values = {**parameters(spec, context), **variables(context)}
-        if names := unknown(text or "", values):
-            raise CannotStart(_unknown_variables(names))
         return submit(
             spec,
             context,
@@ -79,25 +77,18 @@ class Sql(Kind):
             arguments=("statements.sql", str(ROW_LIMIT.of(spec))),
             files={
                 "runyard_sql.py": RUNNER,
-                "statements.sql": render(plain_lines(text or ""), values),
+                "statements.sql": rendered(spec, context)(plain_lines(text or "")),
             },
         )
+
+    def files_with_variables(self, spec: Spec) -> set[str]:
+        return {spec["entry_file"]} if spec.get("entry_file") else set()
 
     def demand(self, spec: Spec, master: str) -> int:
         return spark_demand(spec, master)
 
     def further_faults(self, spec: Spec) -> Iterator[Fault]:
         yield from spark_faults(spec)
-
-
-def _unknown_variables(names: list[str]) -> str:
-    places = ", ".join(f"${{{name}}}" for name in names)
-    kept = ", ".join(f"$${{{name}}}" for name in names)
-    if len(names) == 1:
-        what, it, given = "unknown variable", "it", "a parameter"
-    else:
-        what, it, given = "unknown variables", "them", "parameters"
-    return f"{what} {places}; give {it} as {given}, or write {kept} to keep {it} as text"
 
 
 KIND = Sql()

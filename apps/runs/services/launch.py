@@ -16,6 +16,7 @@ from apps.engine.priority import Priority
 from apps.engine.states import Hold, NodeState, Overlap, RunState, Trigger
 from apps.nodes.kinds.registry import kind as kind_named
 from apps.nodes.models import Job, JobVersion
+from apps.nodes.services.variables import variable_faults
 from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import Lane, NodeRun, Run, RunEvent
 from apps.runs.services.endings import check_hooks
@@ -114,7 +115,7 @@ def launch(
     elif overlap is not None:
         raise ValueError("overlap is between runs of a workflow; give a job's run a lane")
     else:
-        owner, plan = what.job, _plan_of_job(what, trigger, queue, priority)
+        owner, plan = what.job, _plan_of_job(what, trigger, queue, priority, parameters or {})
         # Flows of jobs and of workflows meet in one queue: negative ids keep them apart.
         columns = {"job": owner, "name": owner.path, "flow": -owner.pk}
 
@@ -300,7 +301,10 @@ def _plan_of_job(
     trigger: Trigger,
     override: ResourceQueue | None,
     priority: Priority | None,
+    parameters: Mapping[str, str],
 ) -> _Plan:
+    if wrong := variable_faults(version, parameters):
+        raise Invalid([FieldFault(fault.field, str(fault)) for fault in wrong])
     queue = override or version.queue
     columns = {**LATER, "retries": 0, "retry_interval_seconds": 60, "timeout_seconds": None}
     found = _node(version.job.name, version, queue, trigger, columns, priority)

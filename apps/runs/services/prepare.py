@@ -10,16 +10,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from django.db import connection
 
+from apps.engine.timevars import Moment
 from apps.nodes.models import JobVersion, PythonLock
 from apps.nodes.services.files import open_blob
 from apps.runs.services.hot_path import Claim
+from apps.workflows.clock import moment_of
 from apps.workspaces.models import ResourceQueue
 
 _CHUNK = 1 << 20
@@ -31,7 +32,8 @@ class RunFacts:
     workspace: str
     #: Name of the workflow; "" for a job run by itself.
     workflow: str
-    cycle: datetime
+    #: What its time variables are made of.
+    moment: Moment
     #: Given at launch; they win over the job's own.
     parameters: Mapping[str, str]
 
@@ -60,13 +62,17 @@ def _run_facts(run_id: int) -> RunFacts:
     # Not by the ORM, which takes a millisecond for it: each run's first node waits for this.
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT r.workspace_id, w.name, r.name, r.workflow_id, r.cycle, r.parameters"
+            "SELECT r.workspace_id, w.name, w.zone, r.name, r.workflow_id, r.cycle, r.parameters,"
+            " v.graph -> 'settings'"
             " FROM runs_run r JOIN workspaces_workspace w ON w.id = r.workspace_id"
+            " LEFT JOIN workflows_workflowversion v ON v.id = r.version_id"
             " WHERE r.id = %s",
             [run_id],
         )
-        workspace_id, workspace, name, workflow, cycle, given = cursor.fetchone()
-    return RunFacts(workspace_id, workspace, name if workflow else "", cycle, json.loads(given))
+        row = cursor.fetchone()
+    workspace_id, workspace, zone, name, workflow, cycle, given, settings = row
+    moment = moment_of(cycle, json.loads(settings or "{}"), zone)
+    return RunFacts(workspace_id, workspace, name if workflow else "", moment, json.loads(given))
 
 
 @lru_cache(maxsize=1024)

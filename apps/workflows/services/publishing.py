@@ -13,6 +13,7 @@ from apps.engine.graph import graph_faults
 from apps.engine.priority import Priority
 from apps.engine.states import Overlap
 from apps.nodes.kinds.registry import kind
+from apps.nodes.services.variables import variable_faults
 from apps.workflows.models import POLICIES, DraftNode, Workflow, WorkflowVersion
 from apps.workspaces.models import ResourceQueue, User
 
@@ -162,7 +163,7 @@ def _node_faults(node: DraftNode, default: ResourceQueue | None) -> list[str]:
             f"it asks for {demand / 1000:g} CU, and queue {queue.name!r} has "
             f"{queue.capacity / 1000:g} in all; ask for less or raise the queue's capacity"
         ]
-    return []
+    return [str(fault) for fault in variable_faults(version, {})]
 
 
 def _what_runs(graph: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,34 @@
+"""What is wrong with the variables in a version of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from apps.nodes.kinds.base import Fault
+from apps.nodes.kinds.registry import kind
+from apps.nodes.models import JobVersion
+from apps.nodes.services.files import open_blob
+
+#: Of one file that variables are put into; a longer one is judged when it is run.
+_READ_BYTES = 4 << 20
+
+
+def variable_faults(version: JobVersion, given: Mapping[str, str]) -> list[Fault]:
+    """What would keep an attempt from its values: unknown names, each with its field and line.
+
+    `given` are variables that win over the job's own parameters.
+    """
+    what = kind(version.kind)
+    files = {
+        path: _text_of(version.files[path])
+        for path in sorted(what.files_with_variables(version.spec))
+        if path in version.files
+    }
+    return list(what.variable_faults(version.spec, given, files))
+
+
+@lru_cache(maxsize=64)
+def _text_of(sha256: str) -> str:
+    with open_blob(sha256) as file:
+        return str(file.read(_READ_BYTES), "utf-8-sig", errors="replace")
