@@ -263,7 +263,7 @@ class JobsEndpoint(JobEndpoints):
         shows=page_example(JOB_BRIEF),
     )
     def get(self, request: Request, workspace: str) -> Response:
-        query = self.query()
+        query = self.query
         rows = self.jobs().defer("draft", "published__spec", "published__files")
         if folder := query.get("folder"):
             rows = rows.filter(path__startswith=f"{folder.strip('/')}/")
@@ -551,7 +551,7 @@ class FilesEndpoint(FileEndpoints):
         shows=page_example(FILE),
     )
     def get(self, request: Request, workspace: str) -> Response:
-        query, wanted = self.query(), Q()
+        query, wanted = self.query, Q()
         if folder := query.get("folder"):
             wanted &= Q(path__startswith=f"{folder.strip('/')}/")
         if part := query.get("q"):

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.http.response import HttpResponseBase
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -85,7 +85,7 @@ class RunSerializer(serializers.Serializer):
     name = serializers.CharField(help_text="Of the workflow, or path of the job, at launch.")
     workflow = serializers.IntegerField(source="workflow_id", allow_null=True)
     version = serializers.IntegerField(
-        source="version.number", allow_null=True, help_text="Of the workflow."
+        source="version_number", allow_null=True, help_text="Of the workflow."
     )
     job = serializers.IntegerField(
         source="job_id", allow_null=True, help_text="Of a job that was run by itself."
@@ -128,7 +128,7 @@ class RunSerializer(serializers.Serializer):
     remarks = serializers.CharField(allow_blank=True)
     rerun_of = serializers.IntegerField(source="rerun_of_id", allow_null=True)
     revision = serializers.IntegerField(help_text="Grows with every change of it or its nodes.")
-    created_by = serializers.CharField(source="created_by.username", allow_null=True)
+    created_by = serializers.CharField(source="author", allow_null=True)
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
     ended_at = serializers.DateTimeField(allow_null=True)
@@ -496,12 +496,19 @@ class RunEndpoints(Endpoint):
     }
 
     def runs(self) -> QuerySet[Run]:
+        """As RunSerializer shows them, once `put_ahead` has seen them."""
         rows: QuerySet[Run] = self.visible(Run.objects.all())
-        rows = rows.select_related("version", "created_by").defer("version__graph")
-        return rows.annotate(ahead=ahead())
+        # Two columns instead of two more objects a row.
+        return rows.annotate(version_number=F("version__number"), author=F("created_by__username"))
+
+    def put_ahead(self, runs: Sequence[Run]) -> None:
+        before = ahead(runs)
+        for run in runs:
+            run.ahead = before.get(run.pk)  # type: ignore[attr-defined]
 
     def run(self, pk: int) -> Run:
         row: Run = self.one(self.runs(), "run", pk=pk)
+        self.put_ahead([row])
         return row
 
     def nodes(self, run: int) -> QuerySet[NodeRun]:
@@ -563,9 +570,9 @@ class RunsEndpoint(RunEndpoints):
     )
     def get(self, request: Request, workspace: str) -> Response:
         """Newest first."""
-        query = self.query()
+        query = self.query
         exact = {n: query[n] for n in ("state", "trigger", "workflow", "job") if n in query}
-        return self.page(self.runs().filter(**exact), RunSerializer)
+        return self.page(self.runs().filter(**exact), RunSerializer, self.put_ahead)
 
 
 class RunEndpoint(RunEndpoints):
@@ -681,7 +688,7 @@ class RunRerunEndpoint(RunEndpoints):
         itself would be. Says of which jobs, and whether of the workflow, a newer version is
         published than the run used."""
         row = self.run(run)
-        query = self.query()
+        query = self.query
         told: dict[str, Any]
         if is_anew(query):
             plan = plan_anew(row, part_of_run(query), change_of(query))
@@ -765,7 +772,7 @@ class NodeRunsEndpoint(RunEndpoints):
     def get(self, request: Request, workspace: str, run: int) -> Response:
         """In the graph's order: a node stands behind those that it waits for. `next` is passed
         on as `after`."""
-        query = self.query()
+        query = self.query
         its_run = self.run(run)
         rows = self.nodes_of(its_run).order_by("pk")
         if "after" in query:
@@ -899,7 +906,7 @@ class LogLinesEndpoint(RunEndpoints):
         the end of what is there now. Lines that were left out are passed over: the numbers
         show where. Cheap wherever in the log they lie."""
         row = self.attempt(run, node, attempt)
-        query = self.query()
+        query = self.query
         log = log_of(run, row.node_run_id, row.number)
         found = lines_from(log, query["first"], query["limit"])
         lines = LineSerializer(found.lines, many=True).data
@@ -920,7 +927,7 @@ class LogSearchEndpoint(RunEndpoints):
         a second with what it has: pass `next` on as `start`, also after an answer without items,
         until it is null. Of a long line the piece with the text comes."""
         row = self.attempt(run, node, attempt)
-        query = self.query()
+        query = self.query
         check_wanted(query["text"])
         log = log_of(run, row.node_run_id, row.number)
         found = search(

@@ -152,7 +152,7 @@ def run(request: Request, workspace: str, pk: int) -> HttpResponse:
         "shown": shown,
         "run": row,
         "stopped_by": stopped_by(row),
-        "ahead": Run.objects.values_list(ahead()).get(pk=pk)[0] if row.waits else None,
+        "ahead": ahead([row]).get(row.pk),
         "newer": newer,
         "selected": selected,
         "outputs": _parts(request, row, shown.outputs),

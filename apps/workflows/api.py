@@ -416,7 +416,7 @@ class WorkflowsEndpoint(WorkflowEndpoints):
         shows=page_example(WORKFLOW_BRIEF),
     )
     def get(self, request: Request, workspace: str) -> Response:
-        query, rows = self.query(), self.workflows()
+        query, rows = self.query, self.workflows()
         if wanted := query.get("q"):
             rows = rows.filter(name__icontains=wanted)
         if "name" in query:

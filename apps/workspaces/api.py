@@ -561,7 +561,7 @@ class HoldsEndpoint(HoldEndpoints):
     )
     def get(self, request: Request, workspace: str) -> Response:
         """Those that were released too: who held what, since when, why, and until when."""
-        query, rows = self.query(), self.holds()
+        query, rows = self.query, self.holds()
         if "standing" in query:
             rows = rows.filter(released_at__isnull=query["standing"])
         return self.page(rows, HoldSerializer)

@@ -14,7 +14,7 @@ from apps.workspaces.models import Member, ResourceQueue, User, Workspace, Works
 
 def workspace_of(user: User | AnonymousUser, name: str) -> Workspace:
     """The workspace of this name. NotFound if there is none, or none that the user sees."""
-    workspace = Workspace.objects.visible_to(user).filter(name=name).first()
+    workspace = next(iter(Workspace.objects.visible_to(user).filter(name=name)), None)
     if workspace is None:
         raise NotFound(f"there is no workspace {name!r}, or it is not yours to see")
     return workspace

@@ -222,9 +222,8 @@ def token_in_use(clear: str) -> ApiToken | None:
     Its last use is written at most once a minute.
     """
     now = timezone.now()
-    token = (
-        ApiToken.objects.select_related("user", "workspace").filter(digest=_digest(clear)).first()
-    )
+    found = ApiToken.objects.select_related("user", "workspace").filter(digest=_digest(clear))
+    token = next(iter(found), None)  # its digest is unique; `first` would sort
     if token is None or not token.user.is_active:
         return None
     if token.expires_at is not None and token.expires_at <= now:

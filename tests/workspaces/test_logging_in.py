@@ -44,7 +44,7 @@ def test_after_some_failures_even_the_right_password_waits_for_a_minute_at_most(
 
     assert tried == [refused] * PAIR_LIMIT
     assert waits.status_code == 429
-    assert 55 <= int(waits["Retry-After"]) <= 60
+    assert 0 < int(waits["Retry-After"]) <= 60
     assert "too many failed logins; try again in" in waits.content.decode().lower()
     assert door("maya", PASSWORD).status_code == let_in
 

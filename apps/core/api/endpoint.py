@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 from django.db.models import QuerySet
@@ -180,6 +181,7 @@ class Endpoint(APIView):
         except ValueError as error:
             raise exceptions.ParseError(f"the body is no JSON that can be read: {error}") from None
 
+    @cached_property
     def query(self) -> dict[str, Any]:
         """The query as the operation declares it. Raises Invalid, for a name sent twice too."""
         shape = self.declared.query
@@ -235,7 +237,7 @@ class Endpoint(APIView):
 
         `complete` gives the rows of the page what is not in their table.
         """
-        query = self.query()
+        query = self.query
         found = newest_first(rows, str(query.get("before", "")), size=query["limit"])
         if complete is not None:
             complete(found.rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -180,4 +181,11 @@ def _words_of(field: serializers.Field) -> Callable[[Any], Any]:
         return int
     if kind is serializers.CharField.to_representation:
         return str
+    if type(field) is serializers.DateTimeField and "format" not in field._kwargs:
+        return _moment
     return field.to_representation
+
+
+def _moment(at: datetime) -> str:
+    """As DateTimeField writes it here, where all times are UTC."""
+    return at.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"

@@ -13,11 +13,11 @@ call these while holding the lock of a node run.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from django.db import connection, transaction
-from django.db.models import Case, Count, Expression, Max, OuterRef, Q, Subquery, When
+from django.db.models import Count, Max, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 
 from apps.core.errors import Invalid
@@ -114,13 +114,18 @@ def lanes_to_fill() -> list[int]:
         return [pk for (pk,) in cursor.fetchall()]
 
 
-def ahead() -> Expression:
-    """How many runs are before one that waits in its lane's line; None for one that does not."""
+def ahead(runs: Iterable[Run]) -> dict[int, int]:
+    """How many runs are before each of these that waits in its lane's line, by its id.
+
+    One query, and none where no run waits.
+    """
+    waiting = [run.pk for run in runs if run.waits and run.lane_id is not None]
+    if not waiting:
+        return {}
     before = Run.objects.filter(waits=True, lane=OuterRef("lane"), pk__lt=OuterRef("pk"))
     counted = before.order_by().values("lane").annotate(n=Count("pk")).values("n")
-    return Case(
-        When(waits=True, lane__isnull=False, then=Coalesce(Subquery(counted), 0)), default=None
-    )
+    found = Run.objects.filter(pk__in=waiting, waits=True)
+    return dict(found.values_list("pk", Coalesce(Subquery(counted), 0)))
 
 
 def lock(lane: Lane) -> None:
