@@ -28,7 +28,8 @@ from apps.core.api.problems import FaultSerializer
 from apps.core.errors import Invalid
 from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
 from apps.engine.roles import Permission
-from apps.engine.states import Overlap, Strategy, Trigger
+from apps.engine.states import Missed, Overlap, Strategy, Trigger
+from apps.engine.timetable import MAX_CRON, MAX_DATES, Kind
 from apps.nodes.api import (
     IF_MATCH,
     STARTED,
@@ -52,6 +53,7 @@ from apps.workflows.services.drafting import (
     replace_draft,
 )
 from apps.workflows.services.publishing import draft_faults, publish, whole
+from apps.workflows.services.schedules import read_schedule
 from apps.workspaces.api import queue_named
 
 SMALL = 32767
@@ -79,6 +81,71 @@ class ExitCodes(serializers.ListField):
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("help_text", "After these no retry follows.")
         super().__init__(child=Whole(minimum=1, maximum=255), max_length=255, **kwargs)
+
+
+class DayField(serializers.Field):
+    """A day of the week by name, or of the month by number; `last` is a month's last."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, bool) or not isinstance(data, int | str):
+            raise serializers.ValidationError("a day is a number or a word")
+        return data
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+class Days(serializers.ListField):
+    child = extend_schema_field({"oneOf": [{"type": "integer"}, {"type": "string"}]})(DayField)()
+
+
+def _schedule_fields() -> dict[str, Any]:
+    clock = {"required": False, "max_length": 5}
+    dates = {"required": False, "allow_null": True, "max_length": MAX_DATES}
+    return {
+        "kind": serializers.ChoiceField(choices=[each.value for each in Kind]),
+        "time": Text(help_text="HH:MM, of days, weekly and monthly.", **clock),
+        "every": Whole(
+            minimum=1, maximum=59, required=False, help_text="N, of hours (to 23) and minutes."
+        ),
+        "from": Text(help_text="Begin of the daily window, by default 00:00.", **clock),
+        "to": Text(help_text="Its end, which belongs to it, by default 23:59.", **clock),
+        "days": Days(
+            required=False,
+            min_length=1,
+            max_length=32,
+            help_text="Weekly: mon to sun. Monthly: 1 to 31, or last.",
+        ),
+        "cron": Text(required=False, max_length=MAX_CRON, help_text="Five fields."),
+        "started_at": Text(
+            required=False,
+            allow_null=True,
+            max_length=40,
+            help_text="ISO 8601 with an offset; no point before. Left out: now.",
+        ),
+        "ends_on": Text(
+            required=False, allow_null=True, max_length=10, help_text="The last date; null: no end."
+        ),
+        "left_out": serializers.ListField(
+            child=Text(max_length=10), help_text="Dates without a point.", **dates
+        ),
+        "instead": serializers.ListField(
+            child=Text(max_length=10), help_text="Dates in the place of the pattern's.", **dates
+        ),
+        "missed": serializers.ChoiceField(
+            choices=[each.value for each in Missed],
+            required=False,
+            help_text="Of the cycles that fell due while nothing could start: latest (default), "
+            "all or none are run.",
+        ),
+    }
+
+
+#: When a workflow is due. `from` is no name that a class can have.
+ScheduleSerializer = type("ScheduleSerializer", (Strict,), _schedule_fields())
+
+ZONE_HELP = "IANA name; empty: the workspace's."
+SCHEDULE_HELP = "Null: by hand alone. Sent, it replaces the whole schedule."
 
 
 class SettingsSerializer(Strict):
@@ -123,6 +190,8 @@ class SettingsSerializer(Strict):
         required=False,
         help_text="Scheduled runs at once with the overlap parallel; the others wait in line.",
     )
+    zone = Text(max_length=64, allow_blank=True, required=False, help_text=ZONE_HELP)
+    schedule = ScheduleSerializer(allow_null=True, required=False, help_text=SCHEDULE_HELP)
 
 
 class WorkflowCreateSerializer(SettingsSerializer):
@@ -226,6 +295,8 @@ class ShownSettings(serializers.Serializer):
     strategy = serializers.ChoiceField(choices=[each.value for each in Strategy])
     overlap = serializers.ChoiceField(choices=[each.value for each in Overlap])
     overlap_limit = serializers.IntegerField()
+    zone = serializers.CharField(allow_blank=True, help_text=ZONE_HELP)
+    schedule = ScheduleSerializer(allow_null=True)
 
 
 class TagsSerializer(Strict):
@@ -357,6 +428,16 @@ SHOWN = {
     "strategy": "continue",
     "overlap": "parallel",
     "overlap_limit": 16,
+    "zone": "Europe/Berlin",
+    "schedule": {
+        "kind": "days",
+        "time": "02:00",
+        "started_at": "2025-11-20T08:00:00Z",
+        "ends_on": None,
+        "left_out": [],
+        "instead": None,
+        "missed": "latest",
+    },
 }
 WORKFLOW_BRIEF = {
     **SHOWN,
@@ -378,6 +459,24 @@ WORKFLOW_VERSION = {
     "nodes": NODES,
     "edges": [["load", "clean"]],
 }
+
+
+class SchedulePreviewQuery(Strict):
+    schedule = ScheduleSerializer()
+    zone = Text(max_length=64, allow_blank=True, default="", help_text=ZONE_HELP)
+    after = serializers.DateTimeField(required=False, help_text="Left out: now.")
+    count = Whole(minimum=1, maximum=100, default=5, help_text="How many points at most.")
+
+
+class SchedulePreviewSerializer(serializers.Serializer):
+    words = serializers.CharField(help_text="The pattern in words.")
+    zone = serializers.CharField()
+    points = serializers.ListField(
+        child=serializers.DateTimeField(), help_text="UTC; fewer where the schedule ends."
+    )
+    local = serializers.ListField(
+        child=serializers.CharField(), help_text="The same in the schedule's zone."
+    )
 
 
 # --- workflows ------------------------------------------------------------------------------
@@ -449,6 +548,40 @@ class WorkflowsEndpoint(WorkflowEndpoints):
         return self.draft(create_workflow(self.workspace, user=request.user, **data), status=201)
 
 
+class SchedulePreviewEndpoint(WorkflowEndpoints):
+    @operation(
+        "preview_schedule",
+        "Preview a schedule's points",
+        permission=Permission.VIEW,
+        body=SchedulePreviewQuery,
+        answers={200: SchedulePreviewSerializer},
+        example={
+            "schedule": {"kind": "days", "time": "02:30", "started_at": "2026-01-01T00:00:00Z"},
+            "zone": "Europe/Berlin",
+            "after": "2026-03-28T12:00:00Z",
+            "count": 2,
+        },
+        shows={
+            "words": "every day at 02:30",
+            "zone": "Europe/Berlin",
+            "points": ["2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"],
+            "local": ["2026-03-29T03:00:00+02:00", "2026-03-30T02:30:00+02:00"],
+        },
+    )
+    def post(self, request: Request, workspace: str) -> Response:
+        """When a schedule would be due; nothing is saved."""
+        data = self.body()
+        timetable = read_schedule(data["schedule"], data["zone"] or self.workspace.zone)
+        points = timetable.following(data.get("after") or timezone.now(), data["count"])
+        shown = {
+            "words": timetable.in_words(),
+            "zone": str(timetable.zone),
+            "points": points,
+            "local": [at.astimezone(timetable.zone).isoformat() for at in points],
+        }
+        return Response(SchedulePreviewSerializer(shown).data)
+
+
 class WorkflowEndpoint(WorkflowEndpoints):
     @operation(
         "get_workflow",
@@ -502,6 +635,8 @@ class WorkflowDraftEndpoint(WorkflowEndpoints):
         example={
             "revision": 5,
             "retries": 1,
+            "zone": "Europe/Berlin",
+            "schedule": {"kind": "days", "time": "02:00", "started_at": "2025-11-20T08:00:00Z"},
             "queue_timeout_seconds": 7200,
             "nodes": [
                 {"name": "load", "job": "etl/load_flights"},

@@ -14,6 +14,6 @@ def moment_of(cycle: datetime, settings: Mapping[str, Any], zone: str) -> Moment
     """The moment of a cycle (aware), the same whatever starts its run.
 
     `settings` are those of the workflow's version, {} for a job run by itself; `zone` is the
-    workspace's.
+    workspace's, which counts where they name none.
     """
-    return Moment(cycle, ZoneInfo(zone))
+    return Moment(cycle, ZoneInfo(settings.get("zone") or zone))

@@ -12,6 +12,7 @@ from apps.engine.priority import Priority
 from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
 from apps.engine.states import Overlap, Strategy
 from apps.workflows.models import POLICIES, DraftNode, Workflow
+from apps.workflows.schedule_fields import ScheduleForm
 from apps.workflows.services.drafting import NodeSettings
 from apps.workspaces.models import ResourceQueue, Workspace
 
@@ -75,7 +76,7 @@ def _priority() -> forms.TypedChoiceField:
     )
 
 
-class WorkflowForm(Form):
+class WorkflowForm(ScheduleForm):
     revision = forms.IntegerField(widget=forms.HiddenInput, required=False)
     name = forms.CharField(
         max_length=128, widget=forms.TextInput({"autocomplete": "off", "autofocus": True})
@@ -121,7 +122,7 @@ class WorkflowForm(Form):
     )
 
     def __init__(self, workspace: Workspace, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(workspace, *args, **kwargs)
         self.fields["queue"].queryset = ResourceQueue.objects.filter(  # type: ignore[attr-defined]
             workspace=workspace, production=True
         )
@@ -133,11 +134,16 @@ class WorkflowForm(Form):
         values = {name: getattr(workflow, name) for name in (*names, *more)}
         values["retry_backoff"] = f"{workflow.retry_backoff:g}"
         values["final_exit_codes"] = workflow.final_exit_codes or None
-        return {**values, "queue": workflow.queue_id}
+        return {**values, **ScheduleForm.schedule_values(workflow), "queue": workflow.queue_id}
 
     def settings(self) -> dict[str, Any]:
         """What was typed, as columns; an empty number that has a default takes it."""
-        data = {k: v for k, v in self.cleaned_data.items() if k != "revision"}
+        data = {
+            name: value
+            for name, value in self.cleaned_data.items()
+            if name != "revision" and not name.startswith("schedule_")
+        }
+        data["schedule"] = self.schedule()
         empty = Workflow()
         data["overlap"] = data["overlap"] or empty.overlap
         for name in ("overlap_limit", *POLICIES):

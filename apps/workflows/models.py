@@ -69,6 +69,10 @@ class Workflow(models.Model):
     )
     #: Scheduled runs under way at once where they overlap in parallel.
     overlap_limit = models.PositiveSmallIntegerField(default=16)
+    #: IANA name; "": the workspace's.
+    zone = models.CharField(max_length=64, default="", blank=True)
+    #: When it is due, as engine.timetable.Timetable writes it; None: by hand alone.
+    schedule = models.JSONField(null=True, blank=True)
     #: Key to value: by them holds find it. They count at once and are in no version.
     tags = models.JSONField(default=dict, blank=True)
     revision = models.PositiveIntegerField(default=1)

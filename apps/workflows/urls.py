@@ -7,6 +7,11 @@ urlpatterns = [
     path("w/<str:workspace>/", views.start, name="start"),
     path("w/<str:workspace>/workflows/", views.workflows, name="list"),
     path("w/<str:workspace>/workflows/create/", views.create, name="create"),
+    path(
+        "w/<str:workspace>/workflows/schedule-preview/",
+        views.schedule_preview,
+        name="schedule-preview",
+    ),
     path("w/<str:workspace>/workflows/<int:pk>/", views.workflow, name="workflow"),
     path("w/<str:workspace>/workflows/<int:pk>/node/", views.node, name="node"),
     path("w/<str:workspace>/workflows/<int:pk>/remove/", views.node_remove, name="node-remove"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.contrib import messages
@@ -21,6 +22,7 @@ from apps.core.paging import newest_first
 from apps.engine.priority import Priority
 from apps.engine.roles import Permission
 from apps.engine.states import Trigger
+from apps.engine.timetable import Timetable
 from apps.nodes.forms import RemarksForm
 from apps.nodes.kinds.registry import kinds
 from apps.nodes.models import Job
@@ -31,6 +33,7 @@ from apps.runs.shown import bars_of, counts_of, last_runs, shares_of
 from apps.workflows.drawing import CARD, Drawing, draw
 from apps.workflows.forms import NodeForm, RunForm, TagsForm, WorkflowForm
 from apps.workflows.models import DraftNode, Workflow
+from apps.workflows.schedule_fields import ScheduleForm
 from apps.workflows.services.drafting import (
     add_node,
     create_workflow,
@@ -46,6 +49,29 @@ from apps.workspaces.access import Request, may, require
 
 #: What a list shows at once; the search narrows it.
 LIST_LIMIT = 200
+
+
+#: Points that a preview shows.
+PREVIEW = 5
+
+
+def points_shown(timetable: Timetable | None, now: datetime) -> list[dict[str, str]]:
+    """The next points in words, in the schedule's zone and in UTC.
+
+    Not as times, which a template would put into the page's zone.
+    """
+    if timetable is None:
+        return []
+    points = timetable.following(now, PREVIEW)
+    return [
+        {
+            "at": at.isoformat(),
+            "utc": f"{at:%Y-%m-%d %H:%M}",
+            "local": f"{at.astimezone(timetable.zone):%a %Y-%m-%d %H:%M}",
+            "offset": f"{at.astimezone(timetable.zone):%z}",
+        }
+        for at in points
+    ]
 
 
 def _workflows(request: Request) -> QuerySet[Workflow]:
@@ -112,6 +138,27 @@ def create(request: Request, workspace: str) -> HttpResponse:
             return go(request, reverse("workflows:workflow", args=[workspace, row.pk]))
     context = {"form": form, "heading": "Create workflow", "nav": "workflows"}
     return fragment(request, "workflows/_create.html", context)
+
+
+@require_safe
+def schedule_preview(request: Request, workspace: str) -> HttpResponse:
+    """The next points of a schedule as a form has it, saved or not."""
+    form = ScheduleForm(request.workspace, request.GET)
+    timetable, fault = None, ""
+    if form.is_valid():
+        try:
+            timetable = form.timetable()
+        except Invalid as error:
+            fault = str(error)
+    else:
+        fault = "; ".join(str(message) for each in form.errors.values() for message in each)
+    context = {
+        "timetable": timetable,
+        "points": points_shown(timetable, timezone.now()),
+        "fault": fault.rstrip("."),
+        "nav": "workflows",
+    }
+    return fragment(request, "workflows/_schedule_preview.html", context)
 
 
 # --- the draft ------------------------------------------------------------------------------

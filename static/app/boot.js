@@ -5,6 +5,7 @@ const modules = {
   log: () => import("./log.js"),
   run: () => import("./run.js"),
   form: () => import("./form.js"),
+  points: () => import("./points.js"),
 };
 const mounted = new Map(); // element -> what unmounts it
 

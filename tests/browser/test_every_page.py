@@ -12,6 +12,7 @@ PAGES = [
     "/workspaces/create/",
     "/w/default/workflows/",
     "/w/default/workflows/create/",
+    "/w/default/workflows/schedule-preview/?schedule_kind=days&schedule_time=02:00",
     "/w/default/runs/",
     "/w/default/jobs/",
     "/w/default/jobs/create/",

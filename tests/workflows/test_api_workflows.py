@@ -63,6 +63,8 @@ def test_workflow_is_created_empty_and_says_what_it_lacks():
         "strategy": "continue",
         "overlap": "parallel",
         "overlap_limit": 16,
+        "zone": "",
+        "schedule": None,
         "id": Workflow.objects.get().pk,
         "name": "flow",
         "description": "",

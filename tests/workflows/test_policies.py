@@ -59,7 +59,8 @@ def old_form(version: WorkflowVersion) -> WorkflowVersion:
     for each in (graph["settings"], *graph["nodes"]):
         for name in later:
             del each[name]
-    del graph["settings"]["overlap"], graph["settings"]["overlap_limit"]
+    for name in ("overlap", "overlap_limit", "zone", "schedule"):
+        del graph["settings"][name]
     what_runs = {
         **graph,
         "nodes": [{k: v for k, v in n.items() if k not in ("x", "y")} for n in graph["nodes"]],

@@ -20,6 +20,7 @@ from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
 from apps.engine.states import RUN_ENDED
 from apps.nodes.models import Job, JobVersion
 from apps.workflows.models import POLICIES, DraftEdge, DraftNode, Workflow
+from apps.workflows.services.schedules import read_schedule, zone_named
 from apps.workspaces.models import ResourceQueue, User, Workspace
 
 #: Columns of a Workflow that `edit_workflow` changes.
@@ -33,6 +34,8 @@ SETTINGS = (
     "strategy",
     "overlap",
     "overlap_limit",
+    "zone",
+    "schedule",
 )
 
 #: Columns of a DraftNode that a node of a whole draft has under the same name.
@@ -478,6 +481,10 @@ def _apply(workflow: Workflow, settings: dict[str, Any]) -> None:
             FieldFault("timeout_seconds", "a timeout of 0 ends every run; leave it empty for none")
         )
     faults += policy_faults(workflow)
+    try:
+        _apply_schedule(workflow)
+    except Invalid as error:
+        faults += error.faults
     if workflow.queue is not None and not workflow.queue.production:
         faults.append(
             FieldFault(
@@ -487,6 +494,19 @@ def _apply(workflow: Workflow, settings: dict[str, Any]) -> None:
         )
     if faults:
         raise Invalid(faults)
+
+
+def _apply_schedule(workflow: Workflow) -> None:
+    """Write the schedule in its one form. Where it does not say from when on, from now on."""
+    workflow.zone = workflow.zone.strip()
+    zone = workflow.zone or workflow.workspace.zone
+    said = workflow.schedule
+    if said is None:
+        zone_named(zone)
+        return
+    if not said.get("started_at"):
+        said = {**said, "started_at": timezone.now().isoformat()}
+    workflow.schedule = read_schedule(said, zone).write()
 
 
 def _save_named(workflow: Workflow) -> None:

@@ -28,7 +28,13 @@ LATER: dict[str, Any] = {
     "priority": Priority.MEDIUM.value,
 }
 _LATER_OF_NODES = dict.fromkeys(LATER)
-_LATER_OF_WORKFLOWS = {**LATER, "overlap": Overlap.PARALLEL.value, "overlap_limit": 16}
+_LATER_OF_WORKFLOWS = {
+    **LATER,
+    "overlap": Overlap.PARALLEL.value,
+    "overlap_limit": 16,
+    "zone": "",
+    "schedule": None,
+}
 
 
 @transaction.atomic
@@ -92,6 +98,8 @@ def freeze(workflow: Workflow) -> dict[str, Any]:
             "strategy": workflow.strategy,
             "overlap": workflow.overlap,
             "overlap_limit": workflow.overlap_limit,
+            "zone": workflow.zone,
+            "schedule": workflow.schedule,
         },
         "nodes": [
             {
