@@ -237,9 +237,13 @@ NODE_ACTS: dict[Act, dict[NodeState, frozenset[NodeState]]] = {
 }
 
 
-def run_acts(now: Standing) -> list[Act]:
-    """What a person may do to a run that stands here."""
-    return [act for act, where in RUN_ACTS.items() if now in where]
+def run_acts(now: Standing, *, to_repeat: bool) -> list[Act]:
+    """What a person may do to a run that stands here.
+
+    `to_repeat`: something of it failed, or was stopped or left out.
+    """
+    acts = [act for act, where in RUN_ACTS.items() if now in where]
+    return [act for act in acts if to_repeat or act is not Act.RERUN_FAILED]
 
 
 def node_acts(now: Standing, state: str) -> list[Act]:

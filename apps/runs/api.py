@@ -52,6 +52,7 @@ from apps.runs.services.rerun import (
     rerun_nodes,
     rerun_plan,
     rerun_scope,
+    to_repeat,
 )
 from apps.runs.services.stop import stop_node, stop_run
 from apps.runs.services.success import set_success
@@ -134,7 +135,8 @@ class RunSerializer(serializers.Serializer):
     ended_at = serializers.DateTimeField(allow_null=True)
 
     def get_actions(self, run: Run) -> list[str]:
-        return [str(act) for act in run_acts(standing(run.state, run.hold))]
+        now = standing(run.state, run.hold)
+        return [str(act) for act in run_acts(now, to_repeat=run.to_repeat)]  # type: ignore[attr-defined]
 
 
 class RunNowSerializer(RunSerializer):
@@ -377,7 +379,7 @@ RUN = {
     "state": "running",
     "hold": "",
     "held": False,
-    "actions": ["pause", "stop", "rerun_failed"],
+    "actions": ["pause", "stop"],
     "waits": False,
     "waits_for": None,
     "ahead": None,
@@ -496,19 +498,19 @@ class RunEndpoints(Endpoint):
     }
 
     def runs(self) -> QuerySet[Run]:
-        """As RunSerializer shows them, once `put_ahead` has seen them."""
+        """As RunSerializer shows them, once `put_standing` has seen them."""
         rows: QuerySet[Run] = self.visible(Run.objects.all())
         # Two columns instead of two more objects a row.
         return rows.annotate(version_number=F("version__number"), author=F("created_by__username"))
 
-    def put_ahead(self, runs: Sequence[Run]) -> None:
-        before = ahead(runs)
+    def put_standing(self, runs: Sequence[Run]) -> None:
+        before, again = ahead(runs), to_repeat(runs)
         for run in runs:
             run.ahead = before.get(run.pk)  # type: ignore[attr-defined]
+            run.to_repeat = run.pk in again  # type: ignore[attr-defined]
 
     def run(self, pk: int) -> Run:
         row: Run = self.one(self.runs(), "run", pk=pk)
-        self.put_ahead([row])
         return row
 
     def nodes(self, run: int) -> QuerySet[NodeRun]:
@@ -521,6 +523,7 @@ class RunEndpoints(Endpoint):
         )
 
     def shown(self, run: Run, *, status: int = 200) -> Response:
+        self.put_standing([run])
         run.waiting = told(waiting_of(run).run)  # type: ignore[attr-defined]
         return Response(RunNowSerializer(run).data, status=status)
 
@@ -572,7 +575,7 @@ class RunsEndpoint(RunEndpoints):
         """Newest first."""
         query = self.query
         exact = {n: query[n] for n in ("state", "trigger", "workflow", "job") if n in query}
-        return self.page(self.runs().filter(**exact), RunSerializer, self.put_ahead)
+        return self.page(self.runs().filter(**exact), RunSerializer, self.put_standing)
 
 
 class RunEndpoint(RunEndpoints):

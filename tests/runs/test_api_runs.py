@@ -12,6 +12,8 @@ from apps.nodes.services.files import store
 from apps.nodes.services.jobs import publish_job, save_draft
 from apps.runs.models import Attempt, Output, Run, RunEvent
 from apps.runs.services.hot_path import Outcome
+from apps.runs.services.pause import pause_run, resume_run
+from apps.runs.services.rerun import rerun_nodes
 from apps.workspaces.models import TokenScope
 from tests import factories
 from tests.api import body_of, debug_run, job, program, queries, ran
@@ -43,7 +45,7 @@ def test_run_is_shown_with_where_it_stands():
         "state": "running",
         "hold": "",
         "held": False,
-        "actions": ["pause", "stop", "rerun_failed"],
+        "actions": ["pause", "stop"],
         "waits": False,
         "waits_for": None,
         "ahead": None,
@@ -76,13 +78,38 @@ def test_run_is_shown_with_where_it_stands():
     assert shown["cycle"].endswith("Z")
 
 
+def test_rerun_of_what_failed_is_offered_only_where_there_is_something_to_repeat():
+    run = run_of("a", "b", edges=[("a", "b")])
+
+    def offered() -> tuple[bool, bool]:
+        caller = program(Role.GUEST)
+        [listed] = caller.get("runs").json()["items"]
+        shown = caller.get(f"runs/{run.pk}").json()
+        return tuple("rerun_failed" in each["actions"] for each in (listed, shown))
+
+    pause_run(run, user=None)
+    assert offered() == (False, False)
+    resume_run(run, user=None)
+    assert offered() == (False, False)
+    ran(run.nodes.get(key="a"), FAILED)
+    assert offered() == (True, True)
+    rerun_nodes(run, ["a"], user=None)  # and b is left out
+    assert offered() == (True, True)
+    rerun_nodes(run, ["b"], user=None)
+    assert offered() == (False, False)
+    for key in ("a", "b"):
+        ran(run.nodes.get(key=key))
+    run.refresh_from_db()
+    assert (run.state, offered()) == ("succeeded", (False, False))
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_runs_are_listed_newest_first(count):
     version = factories.published("a")
     found = [factories.by_hand(version).pk for _ in range(count)]
     caller = program(Role.GUEST)
 
-    with queries(caller, 4):
+    with queries(caller, 5):
         listed = caller.get("runs").json()["items"]
 
     assert [each["id"] for each in listed] == found[::-1]

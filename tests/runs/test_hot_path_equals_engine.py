@@ -46,7 +46,7 @@ from apps.runs.services.holding import hold, release, tag_workflow
 from apps.runs.services.hot_path import Claim, Outcome, claim, finish
 from apps.runs.services.launch import launch
 from apps.runs.services.pause import pause_run, resume_run
-from apps.runs.services.rerun import rerun_failed, rerun_nodes, rerun_scope
+from apps.runs.services.rerun import rerun_failed, rerun_nodes, rerun_scope, to_repeat
 from apps.runs.services.stop import stop_node, stop_run
 from apps.runs.services.success import set_success
 from apps.runs.services.sweep import (
@@ -423,6 +423,7 @@ class Lives(RuleBasedStateMachine):
             return
         alive = frozenset() if over else self.scope.alive(self.states)
         chosen = {k for k, s in self.states.items() if s is not N.SUCCEEDED} - alive
+        assert bool(to_repeat([Run.objects.get(pk=self.run.pk)])) == bool(chosen)
         if not chosen or (self.ending and not over):
             with pytest.raises(Conflict):
                 rerun_failed(self.run, user=None)

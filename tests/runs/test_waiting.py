@@ -385,7 +385,7 @@ def test_programs_get_the_reason_with_its_links(many):
     held_by = f"{waits} in run {other.pk} of other has 0.25."
 
     # token, workspace, role; run, its nodes; engine, line, who holds the queue
-    with queries(caller, 8):
+    with queries(caller, 9):
         whole = caller.get(f"runs/{run.pk}").json()["waiting"]
     assert whole == {"code": "queue_full", "sentence": f"n0 {held_by}", "links": links}
     assert caller.get(f"runs/{run.pk}/nodes/n0").json()["waiting"] == whole

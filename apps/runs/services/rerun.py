@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -55,6 +55,23 @@ def failed_scope(run: Run) -> list[str]:
             else f"every node of run {run.pk} has succeeded; rerun the whole run instead"
         )
     return [node.key for node in found]
+
+
+def to_repeat(runs: Iterable[Run]) -> set[int]:
+    """Ids of those runs of which `failed_scope` finds something; at most one query.
+
+    It is about what a rerun left out of a run that is under way, and nothing of which failed.
+    """
+    found, sound = set(), []
+    for run in runs:
+        if run.succeeded < run.total if run.ended_at else run.failed + run.stopped + run.cancelled:
+            found.add(run.pk)
+        elif not run.ended_at:
+            sound.append(run.pk)
+    if sound:
+        left_out = NodeRun.objects.filter(run__in=sound, state=NodeState.PENDING, outside=True)
+        found.update(left_out.values_list("run", flat=True).distinct())
+    return found
 
 
 def rerun_scope(run: Run, key: str, *, downstream: bool) -> list[str]:
