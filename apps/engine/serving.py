@@ -20,6 +20,17 @@ def serves(names: Sequence[str], queue: str) -> bool:
     return not names or any(fnmatchcase(queue, name) for name in names)
 
 
+def concerns(names: Sequence[str], workspace: str) -> bool:
+    """Whether a worker with these names is there for a workspace: there it may be named."""
+    return not names or any(fnmatchcase(workspace, _workspaces(name)) for name in names)
+
+
+def _workspaces(name: str) -> str:
+    """What of a name is said of the workspace; without a slash a `*` stands for both."""
+    before, slash, _ = name.partition("/")
+    return before if slash else before.partition("*")[0] + "*"
+
+
 def bell_of(names: Sequence[str]) -> str:
     """The broker's queue that the workers with just these names listen to."""
     if not names:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from apps.engine.serving import serves
+from apps.engine.serving import concerns, serves
 from apps.engine.states import ENDED, RUN_ENDED, Hold, NodeState, RunState
 
 
@@ -407,8 +407,10 @@ def _held(snapshot: Snapshot) -> _Found:
     found = _paused(run, now)
     gate = _gate(snapshot)
     if gate:
-        code, parts = gate
-        return [*found, (code, ("waits for ", run.run, ", which ", *parts))]
+        code, (verb, *rest) = gate
+        # The run whose end it is about is named, its own is known.
+        said = ("waits with its run for ",) if rest else ("waits for its run, which ", verb)
+        return [*found, (code, (*said, *rest))]
     busy = [n.node for n in snapshot.nodes if n.state in (NodeState.QUEUED, NodeState.RUNNING)]
     if run.parallelism is not None and len(busy) >= run.parallelism:
         limit = f": at most {_count(run.parallelism, 'node')} of its run at once"
@@ -495,10 +497,8 @@ def _queued(place: Place, queue: QueueStanding, engine: EngineStanding, now: dat
     if not engine.workers:
         found.append((Code.NO_WORKER, ("waits for a worker: none is alive",)))
     elif not serving:
-        others = _named([each.worker for each in engine.workers], "worker")
-        serve = f" {'serves' if len(engine.workers) == 1 else 'serve'} others"
         text = "waits for a worker that serves queue "
-        found.append((Code.NO_WORKER, (text, queue.queue, ": ", *others, serve)))
+        found.append((Code.NO_WORKER, (text, queue.queue, ": ", *_others(queue, engine))))
     ahead, beyond = [], True
     for other in queue.line:
         if other.node.id == place.node.id:
@@ -533,6 +533,16 @@ def _queued(place: Place, queue: QueueStanding, engine: EngineStanding, now: dat
     return sorted(found, key=lambda each: _RANK[each[0]]) or [
         (Code.STARTING, ("is about to start in queue ", queue.queue))
     ]
+
+
+def _others(queue: QueueStanding, engine: EngineStanding) -> tuple[Part, ...]:
+    """What the living workers do, where none serves a queue. Those of other workspaces are named
+    to nobody."""
+    workspace = queue.path.partition("/")[0]
+    here = [each.worker for each in engine.workers if concerns(each.queues, workspace)]
+    if not here:
+        return ("none that is alive does",)
+    return (*_named(here, "worker"), f" {'serves' if len(here) == 1 else 'serve'} others")
 
 
 def _holds_back(other: Place, queue: QueueStanding, now: datetime) -> bool:

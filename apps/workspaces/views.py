@@ -18,6 +18,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from apps.core.errors import Conflict, Denied, Invalid, TooMany
 from apps.core.http import fragment, go, page
 from apps.engine.roles import Permission
+from apps.engine.serving import concerns
 from apps.engine.states import Missed, RunState
 from apps.nodes.models import Job
 from apps.runs.models import Run
@@ -138,7 +139,9 @@ def _queues(request: Request) -> QuerySet[ResourceQueue]:
 
 @require_safe
 def queues(request: Request, workspace: str) -> HttpResponse:
-    rows, workers = with_line(_queues(request)), list(living())
+    rows, alive = with_line(_queues(request)), list(living())
+    # Those of other workspaces are counted, and named to nobody here.
+    workers = [each for each in alive if concerns(each.names, workspace)]
     for row in rows:
         row.workspace = request.workspace
         row.workers = [each for each in workers if each.serves(row)]  # type: ignore[attr-defined]
@@ -149,6 +152,7 @@ def queues(request: Request, workspace: str) -> HttpResponse:
     context = {
         "queues": rows,
         "workers": workers,
+        "elsewhere": len(alive) - len(workers),
         "holds": standing_holds(request.workspace),
         "nav": "queues",
     }

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from apps.engine.serving import EVERY_BELL, bell_of, bells_for, read_names, serves
+from apps.engine.serving import EVERY_BELL, bell_of, bells_for, concerns, read_names, serves
 
 SPARK = ("default/spark",)
 ANY = ("default/*",)
@@ -23,6 +23,21 @@ ANY = ("default/*",)
 )
 def test_which_queues_a_worker_serves(names, queue, expected):
     assert serves(read_names(names), queue) is expected
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        pytest.param("", True, id="it serves every one"),
+        pytest.param("other/spark, default/gone", True, id="it names a queue there"),
+        pytest.param("def*/spark", True, id="by part of a name"),
+        pytest.param("other/*, default2/spark", False, id="other workspaces"),
+        pytest.param("*spark", True, id="of every workspace"),
+        pytest.param("other*", False, id="others by part of a name"),
+    ],
+)
+def test_which_workspaces_a_worker_is_there_for(names, expected):
+    assert concerns(read_names(names), "default") is expected
 
 
 def test_order_and_repetition_of_names_make_no_other_bell():

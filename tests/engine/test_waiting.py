@@ -175,21 +175,21 @@ FIXTURES: list[tuple[Code, str, Snapshot, str]] = [
         Code.SAME_CYCLE,
         "another run of the same cycle is not over, whatever its lane",
         snapshot(node("clean", 2), run=replace(RUN, lane=OVERLAP, same_cycle=SAME_CYCLE)),
-        f"{CLEAN}waits for [run 12 run 12 of etl], which waits for [run 9 run 9 of load], which "
+        f"{CLEAN}waits with its run for [run 9 run 9 of load], which "
         "runs the same cycle 2026-03-01 00:00.",
     ),
     (
         Code.OVERLAP,
         "the run before it is not over",
         snapshot(node("clean", 2), run=replace(RUN, lane=OVERLAP)),
-        f"{CLEAN}waits for [run 12 run 12 of etl], which waits for [run 11 run 11 of load]: runs "
+        f"{CLEAN}waits with its run for [run 11 run 11 of load]: runs "
         "of its workflow wait for each other.",
     ),
     (
         Code.OVERLAP,
         "the workflow has as many scheduled runs under way as it may",
         snapshot(node("clean", 2), run=replace(RUN, lane=replace(LANE, is_overlap=True))),
-        f"{CLEAN}waits for [run 12 run 12 of etl], which waits for [run 8 run 8 of load], "
+        f"{CLEAN}waits with its run for [run 8 run 8 of load], "
         "[run 9 run 9 of load], [run 10 run 10 of load] and 1 more run: at most 4 runs of its "
         "workflow at once; 1 run is before it.",
     ),
@@ -197,7 +197,7 @@ FIXTURES: list[tuple[Code, str, Snapshot, str]] = [
         Code.RUN_IN_LANE,
         "the lane has as many under way as it may",
         snapshot(node("clean", 2), run=replace(RUN, lane=LANE)),
-        f"{CLEAN}waits for [run 12 run 12 of etl], which waits for [run 8 run 8 of load], "
+        f"{CLEAN}waits with its run for [run 8 run 8 of load], "
         "[run 9 run 9 of load], [run 10 run 10 of load] and 1 more run: at most 4 runs of its "
         "lane at once; 1 run is before it.",
     ),
@@ -224,10 +224,17 @@ FIXTURES: list[tuple[Code, str, Snapshot, str]] = [
         Code.NO_WORKER,
         "workers serve other queues",
         snapshot(
-            QUEUED, engine=replace(ENGINE, workers=(replace(worker(), queues=("x/*",)), ELSEWHERE))
+            QUEUED,
+            engine=replace(ENGINE, workers=(replace(worker(), queues=("*/spark",)), ELSEWHERE)),
         ),
         f"{CLEAN}waits for a worker that serves queue [queue 7 nightly]: [worker w1 w1] and "
         "[worker w3 w3] serve others.",
+    ),
+    (
+        Code.NO_WORKER,
+        "a worker of another workspace, which is not named here",
+        snapshot(QUEUED, engine=replace(ENGINE, workers=(replace(worker(), queues=("x/*",)),))),
+        f"{CLEAN}waits for a worker that serves queue [queue 7 nightly]: none that is alive does.",
     ),
     (
         Code.ENGINE_SILENT,

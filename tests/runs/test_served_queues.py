@@ -70,6 +70,17 @@ def test_bell_rings_where_those_listen_that_serve_the_queue(servers, monkeypatch
 
 
 @pytest.mark.django_db
+def test_page_names_no_worker_of_another_workspace_where_there_is_no_other():
+    lives("atlantis-1", "atlantis/*")
+
+    page = member().get("/w/default/queues/").content.decode()
+
+    assert "No worker is alive that serves this workspace: nothing starts until one does." in page
+    assert page.count("no living worker serves it") == 2
+    assert "atlantis" not in page
+
+
+@pytest.mark.django_db
 def test_page_says_who_serves_a_queue_and_in_red_where_nobody_does():
     queue("spark")
     lives("w1", "default/spark,default/sp*")
@@ -81,10 +92,12 @@ def test_page_says_who_serves_a_queue_and_in_red_where_nobody_does():
     assert 'title="w1, w2">2<' in page
     assert 'title="w2">1<' in page
     assert "Worker w1 serves only spark." in page
-    lives("w3", "secret_project/*")
+    lives("w3", "default/gone")
+    lives("atlantis-1", "atlantis/*")
     page = member().get("/w/default/queues/").content.decode()
     assert "Worker w3 serves none of these." in page
-    assert "secret_project" not in page
+    assert "1 more worker serves other workspaces only." in page
+    assert "atlantis" not in page
     lives("w4")
     page = member().get("/w/default/queues/").content.decode()
     assert "no living worker serves it" not in page

@@ -175,6 +175,11 @@ def test_no_worker_and_workers_without_a_free_slot():
         "b": "no_worker: waits for a worker that serves queue root_queue: w2 serves others"
     }
 
+    Worker.objects.update(queues="other/*")
+    assert said(run) == {
+        "b": "no_worker: waits for a worker that serves queue root_queue: none that is alive does"
+    }
+
     Worker.objects.update(seen_at=Now() - timedelta(minutes=5))
     assert said(run) == {"b": "no_worker: waits for a worker: none is alive"}
 
@@ -231,7 +236,7 @@ def test_runs_in_a_lanes_line_name_those_that_hold_its_places():
     assert said(first)["a"].startswith("starting: ")
     assert said(second) == {
         "": f"run_in_lane: {waits}",
-        "a": f"run_in_lane: waits for run {second.pk} of flow, which {waits}",
+        "a": f"run_in_lane: {waits.replace('for run', 'with its run for run')}",
         "b": "upstream: waits for a",
     }
     assert said(third)[""] == f"run_in_lane: {waits}{before}"
