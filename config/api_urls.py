@@ -19,6 +19,8 @@ _attempt = f"{_node}/attempts/<int:attempt>"
 in_workspace = [
     path("queues", workspaces.QueuesEndpoint.as_view()),
     path("queues/<str:queue>", workspaces.QueueEndpoint.as_view()),
+    path("variables", workspaces.VariablesEndpoint.as_view()),
+    path("variables/<str:variable>", workspaces.VariableEndpoint.as_view()),
     path("secrets", workspaces.SecretsEndpoint.as_view()),
     path("secrets/<str:secret>", workspaces.SecretEndpoint.as_view()),
     path("holds", workspaces.HoldsEndpoint.as_view()),

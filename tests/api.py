@@ -33,6 +33,7 @@ from apps.workflows.services.publishing import publish
 from apps.workspaces.models import Member, TokenScope, User, Workspace
 from apps.workspaces.secrets import set_secret
 from apps.workspaces.services import create_queue, create_token
+from apps.workspaces.variables import set_variable
 from tests import factories
 
 PASSWORD = "correct horse battery"
@@ -128,6 +129,7 @@ class World:
     attempt: int
     output: int
     secret: str
+    variable: str
     hold: int
 
     def address(self, template: str) -> str:
@@ -142,6 +144,7 @@ def world(name: str = "default") -> World:
     """One of everything: two published jobs, a workflow with a run that is over, a file."""
     workspace = factories.workspace(name)
     set_secret(workspace, "WAREHOUSE_PASSWORD", "s3cret of the warehouse", user=None)
+    set_variable(workspace, "region", "eu", user=None)
     create_queue(workspace, "nightly", capacity=8000, development=False, production=True)
     put_file(workspace, "etl/load.py", BytesIO(b"print('loaded')\n"), user=None)
     job(workspace, "etl/load_flights", "echo loaded")
@@ -172,6 +175,7 @@ def world(name: str = "default") -> World:
         attempt=1,
         output=output.pk,
         secret="WAREHOUSE_PASSWORD",
+        variable="region",
         hold=hold(workspace, tag="team=nobody", user=None).pk,
     )
 

@@ -26,6 +26,7 @@ class Permission(StrEnum):
     OPERATE = "run.operate"  # stop, rerun, pause, set to success
     EDIT_QUEUE = "queue.edit"
     EDIT_MEMBERS = "members.edit"
+    EDIT_VARIABLE = "variable.edit"  # of the workspace
     EDIT_SECRET = "secret.edit"  # noqa: S105 -- set and delete; nobody reads one
 
 
@@ -36,6 +37,7 @@ _ENGINEERING = _SCIENCE | {
     Permission.EDIT_FILE,
     Permission.EDIT_WORKFLOW,
     Permission.PUBLISH_WORKFLOW,
+    Permission.EDIT_VARIABLE,
     Permission.RUN,
     Permission.OPERATE,
 }

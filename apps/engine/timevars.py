@@ -20,6 +20,27 @@ from graphlib import CycleError, TopologicalSorter
 #: What a variable may be called. Also a name that every shell takes for a variable.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
+#: What the child's environment holds whatever the job says; no variable may be called so.
+FIXED_NAMES = frozenset(
+    {"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "PYTHONUNBUFFERED"}
+)
+#: Prefix of the names that tell a job about its run, and those of them that texts may use.
+OWN_PREFIX = "RUNYARD_"
+RUN_NAMES = frozenset(
+    {
+        "RUNYARD_ATTEMPT",
+        "RUNYARD_CYCLE",
+        "RUNYARD_DATA",
+        "RUNYARD_FILES",
+        "RUNYARD_NODE",
+        "RUNYARD_OUTPUT",
+        "RUNYARD_OUTPUT_DIR",
+        "RUNYARD_RUN",
+        "RUNYARD_WORKFLOW",
+        "RUNYARD_WORKSPACE",
+    }
+)
+
 #: Characters of a text with its values in it: what refers to itself often enough fills a disk.
 MAX_RENDERED = 8 << 20
 #: Characters of one value: Linux takes 128 KiB in one string of an environment.
@@ -118,6 +139,15 @@ BUILT_IN: Mapping[str, Callable[[Moment], str]] = {
     "interval_start": lambda moment: _iso(moment, moment.interval_start),
     "interval_end": lambda moment: _iso(moment, moment.cycle),
 }
+
+
+#: What a text may use though nobody has defined it.
+OWN_NAMES = RUN_NAMES | BUILT_IN.keys()
+
+
+def is_taken(name: str) -> bool:
+    """Whether the engine itself sets a variable of this name."""
+    return name in FIXED_NAMES or name in BUILT_IN or name.startswith(OWN_PREFIX)
 
 
 def built_in(moment: Moment) -> dict[str, str]:

@@ -27,10 +27,10 @@ from django.db import InterfaceError, OperationalError, connection
 
 from apps.engine.retry import retry_delay
 from apps.engine.states import NodeState
-from apps.engine.timevars import BUILT_IN
+from apps.engine.timevars import is_taken
 from apps.nodes import python_environments as pythons
 from apps.nodes.kinds.base import CannotStart, Command, Context, Kind, Spark
-from apps.nodes.kinds.fields import FIXED_NAMES, Spec
+from apps.nodes.kinds.fields import Spec
 from apps.nodes.kinds.registry import UnknownKind, kind
 from apps.nodes.last_error import last_error_line
 from apps.nodes.process import WORKER, Child, Identity, Strays, exit_reason, hand_over, start
@@ -212,7 +212,7 @@ class Execution:
         if not names:
             return {}
         for name in names:
-            if name in FIXED_NAMES or name in BUILT_IN:
+            if is_taken(name):
                 raise CannotStart(f"no secret can be given as {name}: the engine sets it")
         workspace_id = prepared.run.workspace_id
         try:
@@ -241,7 +241,7 @@ class Execution:
             folder=folder,
             data=_own_folder(settings.HOME.data, run.workspace_id, uid),
             files={path: folder / "files" / path for path in job.files},
-            parameters=run.parameters,
+            given=run.given_to(mine.key),
             moment=run.moment,
             user=user,
             known_user=known,
@@ -545,7 +545,7 @@ def _check_variables(what: Kind, spec: Spec, context: Context) -> None:
         path: context.files[path].read_text(encoding="utf-8-sig", errors="replace")
         for path in sorted(what.files_with_variables(spec))
     }
-    if faults := list(what.variable_faults(spec, context.parameters, files)):
+    if faults := list(what.variable_faults(spec, context.given, files)):
         raise CannotStart("; ".join(map(str, faults)))
 
 

@@ -121,8 +121,12 @@ class Run(models.Model):
     #: Nodes at once; None: no limit.
     parallelism = models.PositiveSmallIntegerField(null=True)
     timeout_seconds = models.PositiveIntegerField(null=True)
-    #: Parameters given at launch; they win over the job's.
+    #: Parameters given at launch; they win over all other variables.
     parameters = models.JSONField(default=dict)
+    #: The workspace's variables as they were at launch; its workflow's stand in the version.
+    variables = models.JSONField(default=dict)
+    #: IANA name of the zone that its time variables are made in.
+    zone = models.CharField(max_length=64, default="UTC")
     #: Chosen for every node at launch; None where each keeps its own.
     queue = models.ForeignKey(
         ResourceQueue, models.SET_NULL, null=True, related_name="+", db_index=False

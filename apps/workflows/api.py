@@ -35,6 +35,7 @@ from apps.nodes.api import (
     STARTED,
     VERSION,
     LaunchSerializer,
+    ParametersField,
     PublishSerializer,
     StartedSerializer,
 )
@@ -43,6 +44,7 @@ from apps.runs.services.holding import tag_workflow
 from apps.runs.services.launch import launch
 from apps.workflows.models import Workflow, WorkflowVersion
 from apps.workflows.services.drafting import (
+    MAX_DATA_OFFSET,
     MAX_EDGES,
     MAX_NODES,
     SETTINGS,
@@ -174,6 +176,14 @@ class SettingsSerializer(Strict):
         required=False,
         help_text="Nodes of one run at once; null: no limit.",
     )
+    data_offset = Whole(
+        maximum=MAX_DATA_OFFSET,
+        required=False,
+        help_text="Days from a cycle's local date back to the date of its data, `${ds}`.",
+    )
+    variables = ParametersField(
+        required=False, help_text="Of all nodes, as they are written; a node's own win."
+    )
     strategy = serializers.ChoiceField(
         choices=[each.value for each in Strategy],
         required=False,
@@ -232,6 +242,9 @@ class NodeEditSerializer(Strict):
     timeout_seconds = Whole(
         minimum=1, allow_null=True, default=None, help_text="Of one attempt; null: no limit."
     )
+    variables = ParametersField(
+        default=dict, help_text="They win over the workflow's and the job's."
+    )
     x = Number(allow_null=True, default=None, help_text="Place on the canvas.")
     y = Number(allow_null=True, default=None)
 
@@ -277,6 +290,7 @@ class NodeSerializer(serializers.Serializer):
     queue_timeout_seconds = serializers.IntegerField(allow_null=True)
     priority = PriorityWord(allow_null=True)
     timeout_seconds = serializers.IntegerField(allow_null=True)
+    variables = serializers.DictField(child=serializers.CharField(allow_blank=True))
     x = serializers.FloatField(allow_null=True)
     y = serializers.FloatField(allow_null=True)
 
@@ -297,6 +311,8 @@ class ShownSettings(serializers.Serializer):
     overlap_limit = serializers.IntegerField()
     zone = serializers.CharField(allow_blank=True, help_text=ZONE_HELP)
     schedule = ScheduleSerializer(allow_null=True)
+    data_offset = serializers.IntegerField()
+    variables = serializers.DictField(child=serializers.CharField(allow_blank=True))
 
 
 class TagsSerializer(Strict):
@@ -394,6 +410,7 @@ NODES = [
         "queue_timeout_seconds": None,
         "priority": None,
         "timeout_seconds": None,
+        "variables": {},
         "x": None,
         "y": None,
     },
@@ -410,6 +427,7 @@ NODES = [
         "queue_timeout_seconds": None,
         "priority": "high",
         "timeout_seconds": 600,
+        "variables": {"path": "/data/${region}/${ds}"},
         "x": None,
         "y": None,
     },
@@ -438,6 +456,8 @@ SHOWN = {
         "instead": None,
         "missed": "latest",
     },
+    "data_offset": 1,
+    "variables": {"region": "eu"},
 }
 WORKFLOW_BRIEF = {
     **SHOWN,

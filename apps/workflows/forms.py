@@ -11,6 +11,8 @@ from apps.core.forms import Form
 from apps.engine.priority import Priority
 from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
 from apps.engine.states import Overlap, Strategy
+from apps.nodes.forms import PairsField
+from apps.nodes.kinds.fields import PARAMETERS
 from apps.workflows.models import POLICIES, DraftNode, Workflow
 from apps.workflows.schedule_fields import ScheduleForm
 from apps.workflows.services.drafting import NodeSettings
@@ -100,6 +102,14 @@ class WorkflowForm(ScheduleForm):
     priority = _priority()
     timeout_seconds = _number("Timeout of a run (seconds)", "Empty: no limit.")
     parallelism = _number("Nodes at once", "In one run. Empty: no limit.", 10_000)
+    data_offset = _number(
+        "Data offset (days)", "From a cycle's date back to its data's, ${ds}. Empty: 1.", 3_650
+    )
+    variables = PairsField(
+        label="Variables",
+        required=False,
+        help_text="For all nodes; a node's own win. ${name} and $[yyyyMMdd-1] are replaced.",
+    )
     strategy = forms.ChoiceField(
         label="Strategy: when a node fails",
         choices=[
@@ -130,7 +140,7 @@ class WorkflowForm(ScheduleForm):
     @staticmethod
     def values_of(workflow: Workflow) -> dict[str, Any]:
         names = ("revision", "name", "description", "timeout_seconds", "parallelism")
-        more = ("strategy", "overlap", "overlap_limit", *POLICIES)
+        more = ("strategy", "overlap", "overlap_limit", "data_offset", "variables", *POLICIES)
         values = {name: getattr(workflow, name) for name in (*names, *more)}
         values["retry_backoff"] = f"{workflow.retry_backoff:g}"
         values["final_exit_codes"] = workflow.final_exit_codes or None
@@ -146,7 +156,7 @@ class WorkflowForm(ScheduleForm):
         data["schedule"] = self.schedule()
         empty = Workflow()
         data["overlap"] = data["overlap"] or empty.overlap
-        for name in ("overlap_limit", *POLICIES):
+        for name in ("overlap_limit", "data_offset", *POLICIES):
             if data[name] is None:
                 data[name] = getattr(empty, name)
         return data
@@ -176,7 +186,18 @@ class RunForm(Form):
         label="Resource queue",
         empty_label="each node's own",
     )
+    parameters = PairsField(
+        label="Parameters",
+        required=False,
+        help_text="They win over every other variable of the same name.",
+    )
     remarks = forms.CharField(required=False, max_length=2000, widget=forms.Textarea({"rows": 2}))
+
+    def clean_parameters(self) -> dict[str, str]:
+        values: dict[str, str] = self.cleaned_data["parameters"]
+        if faults := list(PARAMETERS.faults(values)):
+            raise forms.ValidationError(faults)
+        return values
 
     def __init__(self, workspace: Workspace, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -228,6 +249,9 @@ class NodeForm(Form):
         ResourceQueue.objects.none(), required=False, label="Resource queue"
     )
     job_version_number = _number("Pinned job version")
+    variables = PairsField(
+        label="Variables", required=False, help_text="They win over the workflow's and the job's."
+    )
 
     def __init__(
         self, workflow: Workflow, others: Sequence[DraftNode], *args: Any, **kwargs: Any
@@ -280,6 +304,7 @@ class NodeForm(Form):
             "timeout_seconds": node.timeout_seconds,
             "queue": node.queue_id,
             "job_version_number": node.job_version_number,
+            "variables": node.variables,
         }
 
     def settings(self) -> NodeSettings:

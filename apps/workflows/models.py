@@ -73,6 +73,10 @@ class Workflow(models.Model):
     zone = models.CharField(max_length=64, default="", blank=True)
     #: When it is due, as engine.timetable.Timetable writes it; None: by hand alone.
     schedule = models.JSONField(null=True, blank=True)
+    #: Days from a cycle's local date back to the date of its data.
+    data_offset = models.PositiveSmallIntegerField(default=1)
+    #: Name to text: variables of all its nodes.
+    variables = models.JSONField(default=dict, blank=True)
     #: Key to value: by them holds find it. They count at once and are in no version.
     tags = models.JSONField(default=dict, blank=True)
     revision = models.PositiveIntegerField(default=1)
@@ -134,6 +138,8 @@ class DraftNode(models.Model):
     priority = models.PositiveSmallIntegerField(null=True, blank=True)
     #: Of one attempt.
     timeout_seconds = models.PositiveIntegerField(null=True, blank=True)
+    #: Name to text; they win over the workflow's.
+    variables = models.JSONField(default=dict, blank=True)
     #: Place on the canvas in its own units; None until it was laid out or dragged.
     x = models.FloatField(null=True, blank=True)
     y = models.FloatField(null=True, blank=True)
@@ -178,8 +184,8 @@ class WorkflowVersion(models.Model):
 
     `graph`: {"settings": {...}, "nodes": [{"name", "job", "job_version_number", "queue",
     "timeout_seconds", *POLICIES, "x", "y"}], "edges": [[up, down]]}; jobs and queues by id, None
-    where a node follows. Made by `publishing.freeze`; older ones lack what came later, so read
-    it through `publishing.whole`.
+    where a node follows. `variables` stand only where there are any. Made by
+    `publishing.freeze`; older ones lack what came later, so read it through `publishing.whole`.
     `number` is None for a debug run of a draft.
     """
 

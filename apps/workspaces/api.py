@@ -18,6 +18,7 @@ from apps.core.api.operation import Place, operation
 from apps.core.errors import Denied, FieldFault, Invalid
 from apps.engine.roles import Permission
 from apps.engine.states import Missed
+from apps.engine.timevars import MAX_VALUE
 from apps.engine.waiting import Code, Kind, Reason
 from apps.runs.services.holding import hold, release
 from apps.runs.waiting import heads_of
@@ -27,6 +28,7 @@ from apps.workspaces.models import (
     ResourceQueue,
     Secret,
     TokenScope,
+    Variable,
     Workspace,
     WorkspaceHold,
 )
@@ -39,6 +41,7 @@ from apps.workspaces.services import (
     delete_queue,
     edit_queue,
 )
+from apps.workspaces.variables import delete_variable, set_variable
 
 #: How long a token is good where the request does not say.
 TOKEN_DAYS = 90
@@ -479,6 +482,93 @@ class SecretEndpoint(SecretEndpoints):
     def delete(self, request: Request, workspace: str, secret: str) -> Response:
         """Jobs that name it fail at their start from now on."""
         delete_secret(self.workspace, secret)
+        return Response(status=204)
+
+
+# --- variables ------------------------------------------------------------------------------
+
+
+class VariableSerializer(serializers.Serializer):
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    value = serializers.CharField(allow_blank=True, help_text="As it is written.")
+    changed_by = serializers.CharField(source="changed_by.username", allow_null=True)
+    changed_at = serializers.DateTimeField()
+
+
+class VariableSetSerializer(Strict):
+    value = Text(
+        allow_blank=True,
+        max_length=MAX_VALUE,
+        help_text="May use others, `${ds}` and `$[yyyyMMdd-1]`. Runs that start later have it.",
+    )
+
+
+VARIABLE = {
+    "id": 3,
+    "name": "region",
+    "value": "eu",
+    "changed_by": "maya",
+    "changed_at": "2025-11-20T08:00:00Z",
+}
+
+
+class VariableEndpoints(Endpoint):
+    tag = "Variables"
+    places = {"variable": Place("Name of the variable.", "region", str)}
+
+
+class VariablesEndpoint(VariableEndpoints):
+    @operation(
+        "list_variables",
+        "List variables of the workspace",
+        permission=Permission.VIEW,
+        query=PageQuery,
+        answers={200: page_of(VariableSerializer)},
+        shows=page_example(VARIABLE),
+    )
+    def get(self, request: Request, workspace: str) -> Response:
+        """What every job has; the job, its workflow, its node or the run may say otherwise."""
+        rows = self.visible(Variable.objects.select_related("changed_by"))
+        return self.page(rows, VariableSerializer)
+
+
+class VariableEndpoint(VariableEndpoints):
+    @operation(
+        "get_variable",
+        "Get a variable of the workspace",
+        permission=Permission.VIEW,
+        answers={200: VariableSerializer},
+        shows=VARIABLE,
+    )
+    def get(self, request: Request, workspace: str, variable: str) -> Response:
+        rows = self.visible(Variable.objects.select_related("changed_by"))
+        row = self.one(rows, "variable", name=variable)
+        return Response(VariableSerializer(row).data)
+
+    @operation(
+        "set_variable",
+        "Set a variable of the workspace",
+        permission=Permission.EDIT_VARIABLE,
+        body=VariableSetSerializer,
+        answers={200: VariableSerializer},
+        example={"value": "eu"},
+        shows=VARIABLE,
+    )
+    def put(self, request: Request, workspace: str, variable: str) -> Response:
+        """Makes it or changes it. The name is one that every shell takes for a variable."""
+        made = set_variable(self.workspace, variable, self.body()["value"], user=request.user)
+        return Response(VariableSerializer(made).data)
+
+    @operation(
+        "delete_variable",
+        "Delete a variable of the workspace",
+        permission=Permission.EDIT_VARIABLE,
+        answers={204: None},
+    )
+    def delete(self, request: Request, workspace: str, variable: str) -> Response:
+        """Refused while another variable of the workspace uses it."""
+        delete_variable(self.workspace, variable)
         return Response(status=204)
 
 

@@ -118,6 +118,21 @@ class SecretForm(Form):
         return str(self.cleaned_data["value"]).replace("\r\n", "\n")
 
 
+class VariableForm(Form):
+    name = forms.CharField(
+        max_length=64,
+        help_text="Jobs use it as ${name}, scripts as an environment variable.",
+        widget=forms.TextInput({"class": "oc-code-line", "autocomplete": "off"}),
+    )
+    value = forms.CharField(
+        strip=False,
+        required=False,
+        help_text="It may use others, as in /data/${region}/$[yyyyMMdd-1]. Everyone here can read "
+        "it: passwords belong into secrets.",
+        widget=forms.TextInput({"class": "oc-code-line", "autocomplete": "off"}),
+    )
+
+
 class HoldForm(Form):
     """What to hold: the whole workspace, one of its queues, or a tag of its workflows."""
 

@@ -221,6 +221,28 @@ class Secret(models.Model):
         return self.name
 
 
+class Variable(models.Model):
+    """A variable that every job of a workspace has; the job, its workflow or node may say else."""
+
+    workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="variables")
+    name = models.CharField(max_length=64)
+    value = models.TextField(blank=True)
+    changed_by = models.ForeignKey(User, models.SET_NULL, null=True, related_name="+")
+    changed_at = models.DateTimeField(db_default=Now())
+
+    objects = InWorkspaceQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "name"], name="variable_once_per_workspace"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class TokenScope(models.TextChoices):
     READ = "read"
     RUN = "run"

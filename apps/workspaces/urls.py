@@ -17,6 +17,14 @@ urlpatterns = [
     path("w/<str:workspace>/secrets/create/", views.secret_create, name="secret-create"),
     path("w/<str:workspace>/secrets/<int:pk>/", views.secret, name="secret"),
     path("w/<str:workspace>/secrets/<int:pk>/delete/", views.secret_delete, name="secret-delete"),
+    path("w/<str:workspace>/variables/", views.variables, name="variables"),
+    path("w/<str:workspace>/variables/create/", views.variable_create, name="variable-create"),
+    path("w/<str:workspace>/variables/<int:pk>/", views.variable, name="variable"),
+    path(
+        "w/<str:workspace>/variables/<int:pk>/delete/",
+        views.variable_delete,
+        name="variable-delete",
+    ),
     path("w/<str:workspace>/holds/create/", views.hold_create, name="hold-create"),
     path("w/<str:workspace>/holds/<int:pk>/release/", views.hold_release, name="hold-release"),
 ]

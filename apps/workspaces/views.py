@@ -13,6 +13,7 @@ from django.db.models.functions import Coalesce
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from apps.core.errors import Conflict, Denied, Invalid, TooMany
@@ -20,6 +21,7 @@ from apps.core.http import fragment, go, page
 from apps.engine.roles import Permission
 from apps.engine.serving import concerns
 from apps.engine.states import Missed, RunState
+from apps.engine.timevars import Moment, built_in
 from apps.nodes.models import Job
 from apps.runs.models import Run
 from apps.runs.services.holding import hold, release
@@ -34,12 +36,14 @@ from apps.workspaces.forms import (
     QueueForm,
     ReleaseForm,
     SecretForm,
+    VariableForm,
     WorkspaceForm,
 )
-from apps.workspaces.models import ResourceQueue, Secret, Workspace, WorkspaceHold
+from apps.workspaces.models import ResourceQueue, Secret, Variable, Workspace, WorkspaceHold
 from apps.workspaces.secrets import delete_secret, set_secret
 from apps.workspaces.selectors import standing_holds
 from apps.workspaces.services import create_queue, create_workspace, delete_queue, edit_queue
+from apps.workspaces.variables import delete_variable, set_variable
 
 
 class LogIn(LoginView):
@@ -277,6 +281,68 @@ def secret_delete(request: Request, workspace: str, pk: int) -> HttpResponse:
     delete_secret(request.workspace, row.name)
     messages.success(request, f"Deleted {row.name}.")
     return go(request, reverse("workspaces:secrets", args=[workspace]))
+
+
+# --- variables ------------------------------------------------------------------------------
+
+
+def _variables(request: Request) -> QuerySet[Variable]:
+    mine = Variable.objects.visible_to(request.user).filter(workspace=request.workspace)
+    return mine.select_related("changed_by")
+
+
+@require_safe
+def variables(request: Request, workspace: str) -> HttpResponse:
+    """What every job here may use as `${name}`: the workspace's own, and the built-in ones now."""
+    now = built_in(Moment(timezone.now(), timezone.get_current_timezone()))
+    context = {
+        "variables": _variables(request).order_by("name"),
+        "built_in": now,
+        "nav": "variables",
+    }
+    return render(request, "workspaces/variables.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def variable_create(request: Request, workspace: str) -> HttpResponse:
+    require(request, Permission.EDIT_VARIABLE)
+    form = VariableForm(request.POST or None)
+    if form.is_valid() and _variables(request).filter(name=form.cleaned_data["name"]).exists():
+        form.add_error("name", "there is such a variable already; change its value in the list")
+    return _set_variable(request, form, heading="Create variable")
+
+
+@require_http_methods(["GET", "POST"])
+def variable(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """The dialog that changes a value."""
+    row = get_object_or_404(_variables(request), pk=pk)
+    require(request, Permission.EDIT_VARIABLE)
+    form = VariableForm(request.POST or None, initial={"name": row.name, "value": row.value})
+    form.fields["name"].disabled = True
+    form.fields["name"].help_text = "A variable's name stays."
+    return _set_variable(request, form, heading=f"Change {row.name}")
+
+
+def _set_variable(request: Request, form: VariableForm, *, heading: str) -> HttpResponse:
+    if form.is_valid():
+        try:
+            made = set_variable(request.workspace, **form.cleaned_data, user=request.user)
+        except Invalid as error:
+            form.add_faults(error)
+        else:
+            messages.success(request, f"Set {made.name}. Runs that start from now on have it.")
+            return go(request, reverse("workspaces:variables", args=[request.workspace.name]))
+    context = {"form": form, "heading": heading, "nav": "variables"}
+    return fragment(request, "workspaces/_variable.html", context)
+
+
+@require_POST
+def variable_delete(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = get_object_or_404(_variables(request), pk=pk)
+    require(request, Permission.EDIT_VARIABLE)
+    delete_variable(request.workspace, row.name)
+    messages.success(request, f"Deleted {row.name}.")
+    return go(request, reverse("workspaces:variables", args=[workspace]))
 
 
 # --- holds ----------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ PAGES = [
     "/w/default/queues/create/",
     "/w/default/secrets/",
     "/w/default/secrets/create/",
+    "/w/default/variables/",
+    "/w/default/variables/create/",
 ]
 
 

@@ -40,7 +40,7 @@ W, PW, R, Q = (
     Permission.RUN,
     Permission.EDIT_QUEUE,
 )
-OP, S = Permission.OPERATE, Permission.EDIT_SECRET
+OP, S, VA = Permission.OPERATE, Permission.EDIT_SECRET, Permission.EDIT_VARIABLE
 _JOB, _FLOW, _RUN = "jobs/{job}", "workflows/{workflow}", "runs/{run}"
 _NODE = _RUN + "/nodes/{node}"
 #: What each method of each address needs of the user's role, and of a token. Written by hand:
@@ -51,6 +51,8 @@ RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
     "queues/{queue}": {"GET": (V, "read"), "PATCH": (Q, "admin"), "DELETE": (Q, "admin")},
     "secrets": {"GET": (V, "read")},
     "secrets/{secret}": {"PUT": (S, "admin"), "DELETE": (S, "admin")},
+    "variables": {"GET": (V, "read")},
+    "variables/{variable}": {"GET": (V, "read"), "PUT": (VA, "edit"), "DELETE": (VA, "edit")},
     "holds": {"GET": (V, "read"), "POST": (OP, "run")},
     "holds/{hold}": {"GET": (V, "read")},
     "holds/{hold}/release": {"POST": (OP, "run")},
@@ -322,7 +324,9 @@ def test_things_of_another_workspace_are_not_found_under_this_ones_address(here)
     }
     made = found.pop(("PUT", "files/{path}"))
     asked = found.pop(("PUT", "secrets/{secret}"))
+    set_there = found.pop(("PUT", "variables/{variable}"))
 
+    assert set_there == 422  # as of a secret
     assert made == 200  # a file of the other workspace, under the same path
     assert asked == 422  # a secret of the other workspace, which lacks its value
     assert {key: status for key, status in found.items() if status != 404} == {}

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from apps.nodes.kinds.base import Command, Context, write_files
+from apps.nodes.kinds.base import Command, Context, Given, write_files
 from apps.nodes.kinds.fields import Spec
 from apps.nodes.kinds.registry import kind
 
 
-def context(folder: Path, **given: Any) -> Context:
-    """Attempt 1 of node run 12, in a new folder below `folder`."""
+def context(folder: Path, *, parameters: dict[str, str] | None = None, **given: Any) -> Context:
+    """Attempt 1 of node run 12, in a new folder below `folder`; `parameters` are the run's."""
+    given.setdefault("given", Given(run=parameters or {}))
     place = folder / "attempt"
     place.mkdir(parents=True)
     data = folder / "data"

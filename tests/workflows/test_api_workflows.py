@@ -63,6 +63,8 @@ def test_workflow_is_created_empty_and_says_what_it_lacks():
         "strategy": "continue",
         "overlap": "parallel",
         "overlap_limit": 16,
+        "data_offset": 1,
+        "variables": {},
         "zone": "",
         "schedule": None,
         "id": Workflow.objects.get().pk,
@@ -165,7 +167,7 @@ def test_whole_draft_comes_in_one_request():
     saved = program().put(f"workflows/{pk}/draft", body)
 
     shown = saved.json()
-    rest = {"job_version_number": None, "retry_interval_seconds": None}
+    rest = {"job_version_number": None, "retry_interval_seconds": None, "variables": {}}
     policies = {
         "retry_backoff": None,
         "retry_max_interval_seconds": None,
@@ -220,6 +222,8 @@ def test_what_was_got_can_be_sent_back():
         "nodes",
         "edges",
         "retry_backoff",
+        "variables",
+        "data_offset",
     )
     more += ("retry_max_interval_seconds", "final_exit_codes", "queue_timeout_seconds", "priority")
 

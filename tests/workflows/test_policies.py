@@ -59,7 +59,7 @@ def old_form(version: WorkflowVersion) -> WorkflowVersion:
     for each in (graph["settings"], *graph["nodes"]):
         for name in later:
             del each[name]
-    for name in ("overlap", "overlap_limit", "zone", "schedule"):
+    for name in ("overlap", "overlap_limit", "zone", "schedule", "data_offset"):
         del graph["settings"][name]
     what_runs = {
         **graph,

@@ -23,6 +23,7 @@ SCOPE_OF: dict[Permission, TokenScope] = {
     Permission.EDIT_FILE: TokenScope.EDIT,
     Permission.EDIT_WORKFLOW: TokenScope.EDIT,
     Permission.PUBLISH_WORKFLOW: TokenScope.EDIT,
+    Permission.EDIT_VARIABLE: TokenScope.EDIT,
     Permission.EDIT_QUEUE: TokenScope.ADMIN,
     Permission.EDIT_MEMBERS: TokenScope.ADMIN,
     Permission.EDIT_SECRET: TokenScope.ADMIN,

@@ -13,12 +13,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
 from apps.engine.timevars import (
-    BUILT_IN,
     NAME,
+    OWN_NAMES,
     Moment,
     Unresolved,
     built_in,
@@ -66,6 +67,35 @@ def default_interpreter() -> Path:
     return Path(getattr(sys, "_base_executable", "") or sys.executable)
 
 
+class Source(StrEnum):
+    """Who says what a variable is; of two, the later in this order counts."""
+
+    WORKSPACE = "workspace"
+    JOB = "job"
+    WORKFLOW = "workflow"
+    NODE = "node"
+    RUN = "run"
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A variable as it is written, before any value is put in."""
+
+    source: Source
+    text: str
+
+
+@dataclass(frozen=True)
+class Given:
+    """Variables that an attempt has beside its job's parameters, as they are written."""
+
+    workspace: Mapping[str, str] = field(default_factory=dict)
+    workflow: Mapping[str, str] = field(default_factory=dict)
+    node: Mapping[str, str] = field(default_factory=dict)
+    #: Parameters of the run.
+    run: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Context:
     """One attempt, as a kind sees it."""
@@ -84,8 +114,7 @@ class Context:
     data: Path
     #: The workspace files that the job names: path in the workspace -> local copy.
     files: Mapping[str, Path] = field(default_factory=dict)
-    #: Variables and parameters as they were given; they win over the spec's own.
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    given: Given = field(default_factory=Given)
     #: What the time variables are made of; None where nothing has a cycle.
     moment: Moment | None = None
     #: The resource queue's Spark master.
@@ -178,27 +207,23 @@ def variables(context: Context) -> dict[str, str]:
     return values
 
 
-#: Every name that `variables` may give, and the time variables.
-OWN_NAMES = frozenset(
-    {
-        "RUNYARD_ATTEMPT",
-        "RUNYARD_RUN",
-        "RUNYARD_NODE",
-        "RUNYARD_WORKFLOW",
-        "RUNYARD_WORKSPACE",
-        "RUNYARD_FILES",
-        "RUNYARD_DATA",
-        "RUNYARD_OUTPUT",
-        "RUNYARD_OUTPUT_DIR",
-        "RUNYARD_CYCLE",
-        *BUILT_IN,
-    }
-)
+def definitions(spec: Spec, given: Given) -> dict[str, Definition]:
+    """The variables of an attempt as they are written, each where it is said last."""
+    found: dict[str, Definition] = {}
+    for source, pairs in (
+        (Source.WORKSPACE, given.workspace),
+        (Source.JOB, spec.get("parameters") or {}),
+        (Source.WORKFLOW, given.workflow),
+        (Source.NODE, given.node),
+        (Source.RUN, given.run),
+    ):
+        found |= {name: Definition(source, text) for name, text in pairs.items()}
+    return found
 
 
-def defined(spec: Spec, given: Mapping[str, str]) -> dict[str, str]:
-    """The variables of an attempt as they are written: the job's, and over them those given."""
-    return {**(spec.get("parameters") or {}), **given}
+def defined(spec: Spec, given: Given) -> dict[str, str]:
+    """The texts of `definitions`."""
+    return {name: each.text for name, each in definitions(spec, given).items()}
 
 
 def values(spec: Spec, context: Context) -> dict[str, str]:
@@ -210,9 +235,9 @@ def values(spec: Spec, context: Context) -> dict[str, str]:
     if context.moment is not None:
         fixed |= built_in(context.moment)
     try:
-        return resolve(defined(spec, context.parameters), fixed, context.moment)
+        return resolve(defined(spec, context.given), fixed, context.moment)
     except Unresolved as error:
-        raise CannotStart(f"parameters: {error}") from None
+        raise CannotStart(str(error)) from None
 
 
 def environment(spec: Spec, context: Context) -> dict[str, str]:
@@ -296,16 +321,18 @@ class Kind(ABC):
         return set()
 
     def variable_faults(
-        self, spec: Spec, given: Mapping[str, str], files: Mapping[str, str]
+        self, spec: Spec, given: Given, files: Mapping[str, str]
     ) -> Iterator[Fault]:
         """What keeps an attempt of a right spec from its values: each with its field and line.
 
-        `given` are variables that win over the spec's own; `files` are the texts of
-        `files_with_variables`.
+        `files` are the texts of `files_with_variables`.
         """
-        own = defined(spec, given)
-        for name, message in definition_faults(own, OWN_NAMES):
-            yield Fault("parameters", f"{name}: {message}")
+        own = definitions(spec, given)
+        texts = {name: each.text for name, each in own.items()}
+        for name, message in definition_faults(texts, OWN_NAMES):
+            source = own[name].source
+            where = "parameters" if source is Source.JOB else f"variables of the {source}"
+            yield Fault(where, f"{name}: {message}")
         known = own.keys() | OWN_NAMES
         for name, where, text in self.texts(spec):
             if name != "parameters":

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any
 
-from apps.engine.timevars import BUILT_IN, NAME, wrong_in
+from apps.engine.timevars import NAME, is_taken, wrong_in
 
 #: A job's content: JSON, its shape in docs/kinds.md.
 Spec = Mapping[str, Any]
@@ -21,13 +21,6 @@ MAX_TEXT = 1 << 20
 MAX_LINE = 100_000
 #: Items of a list or a mapping.
 MAX_ITEMS = 1_000
-
-#: What the child's environment holds whatever the job says; no parameter may be called so.
-FIXED_NAMES = frozenset(
-    {"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "PYTHONUNBUFFERED"}
-)
-#: Prefix of the names that tell a job about its run.
-OWN_PREFIX = "RUNYARD_"
 
 
 class Type(StrEnum):
@@ -53,11 +46,6 @@ def mebibytes(memory: str) -> float:
     if match is None:
         raise ValueError(f"{memory!r} is no amount of memory")
     return int(match.group(1)) * _MIB[match.group(2).lower()]
-
-
-def is_taken(name: str) -> bool:
-    """Whether the engine itself sets a variable of this name."""
-    return name in FIXED_NAMES or name in BUILT_IN or name.startswith(OWN_PREFIX)
 
 
 def text_faults(text: str, known: Collection[str] | None = None) -> Iterator[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 
-from apps.nodes.kinds.base import Fault
+from apps.nodes.kinds.base import Fault, Given
 from apps.nodes.kinds.registry import kind
 from apps.nodes.models import JobVersion
 from apps.nodes.services.files import open_blob
@@ -14,11 +13,8 @@ from apps.nodes.services.files import open_blob
 _READ_BYTES = 4 << 20
 
 
-def variable_faults(version: JobVersion, given: Mapping[str, str]) -> list[Fault]:
-    """What would keep an attempt from its values: unknown names, each with its field and line.
-
-    `given` are variables that win over the job's own parameters.
-    """
+def variable_faults(version: JobVersion, given: Given) -> list[Fault]:
+    """What would keep an attempt from its values: unknown names, each with its field and line."""
     what = kind(version.kind)
     files = {
         path: _text_of(version.files[path])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from apps.core.errors import Conflict, FieldFault, Invalid
 from apps.engine.graph import Graph
 from apps.engine.priority import Priority
 from apps.engine.states import Hold, NodeState, Overlap, RunState, Trigger
+from apps.nodes.kinds.base import Given
 from apps.nodes.kinds.registry import kind as kind_named
 from apps.nodes.models import Job, JobVersion
 from apps.nodes.services.variables import variable_faults
@@ -23,10 +24,12 @@ from apps.runs.services.endings import check_hooks
 from apps.runs.services.holding import held_note
 from apps.runs.services.hot_path import call
 from apps.runs.services.lanes import earlier_of, fill, lane_of, lock
+from apps.workflows.clock import zone_of
 from apps.workflows.models import POLICIES, Workflow, WorkflowVersion
 from apps.workflows.services.publishing import LATER, whole
 from apps.workspaces.models import ResourceQueue, User
 from apps.workspaces.selectors import holds_on_tags
+from apps.workspaces.variables import variables_of
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,13 @@ def launch(
         if len(set(cycles)) < len(cycles):
             raise ValueError("a launch names each cycle once: of two runs one would have to wait")
         # Under lock, so that none starts beside its deletion.
-        owner = Workflow.objects.select_for_update(no_key=True).get(pk=what.workflow_id)
+        rows = Workflow.objects.select_related("workspace")
+        owner = rows.select_for_update(no_key=True, of=["self"]).get(pk=what.workflow_id)
         if owner.deleted_at is not None:
             raise Conflict(f"workflow {owner.name!r} was deleted; its runs can only be read")
-        plan = _plan_of_workflow(what, trigger, queue, priority, versions or {})
         settings = whole(what.graph)["settings"]
+        given = Given(variables_of(owner.workspace_id), settings["variables"], run=parameters or {})
+        plan = _plan_of_workflow(what, trigger, queue, priority, versions or {}, given)
         lane = _overlapping(owner, settings, cycles, trigger, lane, overlap)
         earlier = earlier_of(owner.pk, cycles)
         columns = {
@@ -111,13 +116,17 @@ def launch(
             "strategy": settings["strategy"],
             "parallelism": settings["parallelism"],
             "timeout_seconds": settings["timeout_seconds"],
+            "zone": zone_of(settings, owner.workspace.zone),
         }
     elif overlap is not None:
         raise ValueError("overlap is between runs of a workflow; give a job's run a lane")
     else:
-        owner, plan = what.job, _plan_of_job(what, trigger, queue, priority, parameters or {})
+        owner = what.job
+        given = Given(variables_of(owner.workspace_id), run=parameters or {})
+        plan = _plan_of_job(what, trigger, queue, priority, given)
         # Flows of jobs and of workflows meet in one queue: negative ids keep them apart.
         columns = {"job": owner, "name": owner.path, "flow": -owner.pk}
+        columns["zone"] = zone_of({}, owner.workspace.zone)
 
     check_hooks(on_end)
     if lane is not None:
@@ -136,7 +145,8 @@ def launch(
             trigger=trigger,
             hold=Hold.NONE,
             held=bool(holds),
-            parameters=dict(parameters or {}),
+            parameters=dict(given.run),
+            variables=dict(given.workspace),
             remarks=remarks,
             rerun_of=rerun_of,
             lane=lane,
@@ -243,6 +253,7 @@ def _plan_of_workflow(
     override: ResourceQueue | None,
     priority: Priority | None,
     versions: Mapping[str, JobVersion],
+    given: Given,
 ) -> _Plan:
     graph = whole(version.graph)
     settings = graph["settings"]
@@ -286,7 +297,11 @@ def _plan_of_workflow(
             | {"timeout_seconds": node["timeout_seconds"]},
             priority,
         )
-        if isinstance(found, FieldFault):
+        # Without parameters it is as it was published; what a job brought since, its node says.
+        wrong = given.run and variable_faults(job_version, replace(given, node=node["variables"]))
+        if wrong:
+            faults += [FieldFault(node["name"], f"node {node['name']!r}: {w}") for w in wrong]
+        elif isinstance(found, FieldFault):
             faults.append(found)
         else:
             nodes[found.key] = found
@@ -301,9 +316,9 @@ def _plan_of_job(
     trigger: Trigger,
     override: ResourceQueue | None,
     priority: Priority | None,
-    parameters: Mapping[str, str],
+    given: Given,
 ) -> _Plan:
-    if wrong := variable_faults(version, parameters):
+    if wrong := variable_faults(version, given):
         raise Invalid([FieldFault(fault.field, str(fault)) for fault in wrong])
     queue = override or version.queue
     columns = {**LATER, "retries": 0, "retry_interval_seconds": 60, "timeout_seconds": None}

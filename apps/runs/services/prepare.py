@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from django.db import connection
 
 from apps.engine.timevars import Moment
+from apps.nodes.kinds.base import Given
 from apps.nodes.models import JobVersion, PythonLock
 from apps.nodes.services.files import open_blob
 from apps.runs.services.hot_path import Claim
@@ -34,8 +35,13 @@ class RunFacts:
     workflow: str
     #: What its time variables are made of.
     moment: Moment
-    #: Given at launch; they win over the job's own.
-    parameters: Mapping[str, str]
+    #: What every node is given; its own variables by its name.
+    given: Given
+    of_nodes: Mapping[str, Mapping[str, str]]
+
+    def given_to(self, node: str) -> Given:
+        """The variables of one of its nodes, but for the job's."""
+        return replace(self.given, node=self.of_nodes.get(node, {}))
 
 
 @dataclass(frozen=True)
@@ -62,17 +68,26 @@ def _run_facts(run_id: int) -> RunFacts:
     # Not by the ORM, which takes a millisecond for it: each run's first node waits for this.
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT r.workspace_id, w.name, w.zone, r.name, r.workflow_id, r.cycle, r.parameters,"
-            " v.graph -> 'settings'"
+            "SELECT r.workspace_id, w.name, r.zone, r.name, r.workflow_id, r.cycle, r.parameters,"
+            " r.variables, v.graph -> 'settings',"
+            " jsonb_path_query_array(v.graph, '$.nodes[*] ? (exists(@.variables))')"
             " FROM runs_run r JOIN workspaces_workspace w ON w.id = r.workspace_id"
             " LEFT JOIN workflows_workflowversion v ON v.id = r.version_id"
             " WHERE r.id = %s",
             [run_id],
         )
         row = cursor.fetchone()
-    workspace_id, workspace, zone, name, workflow, cycle, given, settings = row
-    moment = moment_of(cycle, json.loads(settings or "{}"), zone)
-    return RunFacts(workspace_id, workspace, name if workflow else "", moment, json.loads(given))
+    workspace_id, workspace, zone, name, workflow, cycle, *rest = row
+    of_run, of_workspace, settings, nodes = (json.loads(each or "null") for each in rest)
+    settings = settings or {}
+    return RunFacts(
+        workspace_id,
+        workspace,
+        name if workflow else "",
+        moment_of(cycle, settings, zone),
+        Given(workspace=of_workspace, workflow=settings.get("variables", {}), run=of_run),
+        {node["name"]: node["variables"] for node in nodes or ()},
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -6,7 +6,7 @@ Every change names the revision that it began at, and makes the next one.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -18,6 +18,7 @@ from apps.engine.graph import graph_faults
 from apps.engine.priority import Priority
 from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
 from apps.engine.states import RUN_ENDED
+from apps.nodes.kinds.fields import PARAMETERS
 from apps.nodes.models import Job, JobVersion
 from apps.workflows.models import POLICIES, DraftEdge, DraftNode, Workflow
 from apps.workflows.services.schedules import read_schedule, zone_named
@@ -36,10 +37,15 @@ SETTINGS = (
     "overlap_limit",
     "zone",
     "schedule",
+    "data_offset",
+    "variables",
 )
 
 #: Columns of a DraftNode that a node of a whole draft has under the same name.
-NODE_COLUMNS = ("job_version_number", *POLICIES, "timeout_seconds")
+NODE_COLUMNS = ("job_version_number", *POLICIES, "timeout_seconds", "variables")
+
+#: Days from a cycle back to its data: ten years.
+MAX_DATA_OFFSET = 3_650
 
 #: Of one draft.
 MAX_NODES = 2_000
@@ -63,6 +69,8 @@ class NodeSettings:
     queue_timeout_seconds: int | None = None
     priority: int | None = None
     timeout_seconds: int | None = None
+    #: Name to text; they win over the workflow's.
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,7 @@ class WholeNode:
     queue_timeout_seconds: int | None = None
     priority: int | None = None
     timeout_seconds: int | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
     x: float | None = None
     y: float | None = None
 
@@ -279,6 +288,7 @@ def _put(row: DraftNode, node: NodeSettings) -> None:
             )
         )
     faults += policy_faults(row)
+    faults += variables_faults(row)
     if faults:
         raise Invalid(faults)
     row.save()
@@ -318,13 +328,18 @@ def _whole_node_faults(
         yield f"there is no queue {node.queue!r} in this workspace"
     if node.timeout_seconds == 0:
         yield "a timeout of 0 ends every attempt; leave it out for none"
-    for fault in policy_faults(node):
+    for fault in (*policy_faults(node), *variables_faults(node)):
         yield fault.message
 
 
 def in_order(codes: Collection[int] | None) -> list[int] | None:
     """Exit codes each once: what means the same looks the same."""
     return None if codes is None else sorted(set(codes))
+
+
+def variables_faults(said: Workflow | DraftNode | WholeNode) -> list[FieldFault]:
+    """What is wrong with the names and the grammar of variables; their names are judged later."""
+    return [FieldFault("variables", message) for message in PARAMETERS.faults(said.variables)]
 
 
 def policy_faults(said: Workflow | DraftNode | WholeNode) -> list[FieldFault]:
@@ -480,6 +495,14 @@ def _apply(workflow: Workflow, settings: dict[str, Any]) -> None:
         faults.append(
             FieldFault("timeout_seconds", "a timeout of 0 ends every run; leave it empty for none")
         )
+    if workflow.data_offset > MAX_DATA_OFFSET:
+        faults.append(
+            FieldFault(
+                "data_offset",
+                f"{workflow.data_offset:,} days back is too far; {MAX_DATA_OFFSET:,} are allowed",
+            )
+        )
+    faults += variables_faults(workflow)
     faults += policy_faults(workflow)
     try:
         _apply_schedule(workflow)

@@ -12,10 +12,13 @@ from apps.core.errors import Conflict, FieldFault, Invalid
 from apps.engine.graph import graph_faults
 from apps.engine.priority import Priority
 from apps.engine.states import Overlap
+from apps.nodes.kinds.base import Given
 from apps.nodes.kinds.registry import kind
 from apps.nodes.services.variables import variable_faults
+from apps.workflows.clock import DATA_OFFSET
 from apps.workflows.models import POLICIES, DraftNode, Workflow, WorkflowVersion
 from apps.workspaces.models import ResourceQueue, User
+from apps.workspaces.variables import variables_of
 
 #: Settings that the first versions did not have, with what holds where one says nothing. A
 #: setting that stands at this counts for no digest: so an old version and a draft that says
@@ -27,13 +30,15 @@ LATER: dict[str, Any] = {
     "queue_timeout_seconds": None,
     "priority": Priority.MEDIUM.value,
 }
-_LATER_OF_NODES = dict.fromkeys(LATER)
+_LATER_OF_NODES: dict[str, Any] = {**dict.fromkeys(LATER), "variables": {}}
 _LATER_OF_WORKFLOWS = {
     **LATER,
     "overlap": Overlap.PARALLEL.value,
     "overlap_limit": 16,
     "zone": "",
     "schedule": None,
+    "data_offset": DATA_OFFSET,
+    "variables": {},
 }
 
 
@@ -100,6 +105,8 @@ def freeze(workflow: Workflow) -> dict[str, Any]:
             "overlap_limit": workflow.overlap_limit,
             "zone": workflow.zone,
             "schedule": workflow.schedule,
+            "data_offset": workflow.data_offset,
+            **_variables(workflow),
         },
         "nodes": [
             {
@@ -109,6 +116,7 @@ def freeze(workflow: Workflow) -> dict[str, Any]:
                 "queue": node.queue_id,
                 **_policies(node),
                 "timeout_seconds": node.timeout_seconds,
+                **_variables(node),
                 "x": node.x,
                 "y": node.y,
             }
@@ -125,6 +133,11 @@ def whole(graph: dict[str, Any]) -> dict[str, Any]:
         "settings": {**_LATER_OF_WORKFLOWS, **graph["settings"]},
         "nodes": [{**_LATER_OF_NODES, **node} for node in graph["nodes"]],
     }
+
+
+def _variables(row: Workflow | DraftNode) -> dict[str, Any]:
+    """Only where there are any: a worker asks for the nodes that have some."""
+    return {"variables": row.variables} if row.variables else {}
 
 
 def _policies(row: Workflow | DraftNode) -> dict[str, Any]:
@@ -144,15 +157,17 @@ def draft_faults(workflow: Workflow) -> list[FieldFault]:
         FieldFault(fault.node, fault.message)
         for fault in graph_faults([node.name for node in nodes], edges)
     ]
+    of_workspace = variables_of(workflow.workspace_id)
     for node in nodes:
+        given = Given(of_workspace, workflow.variables, node.variables)
         faults += [
             FieldFault(node.name, f"node {node.name!r}: {message}")
-            for message in _node_faults(node, workflow.queue)
+            for message in _node_faults(node, workflow.queue, given)
         ]
     return faults
 
 
-def _node_faults(node: DraftNode, default: ResourceQueue | None) -> list[str]:
+def _node_faults(node: DraftNode, default: ResourceQueue | None, given: Given) -> list[str]:
     version = node.job.published
     if version is None:
         return [f"job {node.job.path!r} is not published; publish it"]
@@ -171,7 +186,7 @@ def _node_faults(node: DraftNode, default: ResourceQueue | None) -> list[str]:
             f"it asks for {demand / 1000:g} CU, and queue {queue.name!r} has "
             f"{queue.capacity / 1000:g} in all; ask for less or raise the queue's capacity"
         ]
-    return [str(fault) for fault in variable_faults(version, {})]
+    return [str(fault) for fault in variable_faults(version, given)]
 
 
 def _what_runs(graph: dict[str, Any]) -> dict[str, Any]:
