@@ -99,7 +99,9 @@ def _node(request: Request, pk: int, node: int) -> NodeRun:
 @require_safe
 def runs(request: Request, workspace: str) -> HttpResponse:
     """All runs, newest first. Filters are in the address."""
-    rows = _runs(request).select_related("created_by", "version").defer("version__graph")
+    rows = (
+        _runs(request).select_related("created_by", "version").defer("version__graph", "variables")
+    )
     state, trigger = request.GET.get("state", ""), request.GET.get("trigger", "")
     wanted = request.GET.get("q", "").strip()
     if state == "open":

@@ -436,7 +436,9 @@ def runs(request: Request, workspace: str, pk: int) -> HttpResponse:
     row = _workflow(request, pk)
     mine: QuerySet[Run] = Run.objects.visible_to(request.user)
     found = (
-        mine.filter(workflow=row).select_related("created_by", "version").defer("version__graph")
+        mine.filter(workflow=row)
+        .select_related("created_by", "version")
+        .defer("version__graph", "variables")
     )
     before = request.GET.get("before", "")
     context = {

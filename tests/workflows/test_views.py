@@ -239,8 +239,8 @@ def test_the_graph_draws_every_node_and_edge(django_assert_num_queries):
     client = member()
 
     # session, user, member; workflow; nodes, edges; twice the same: for the faults, and for
-    # what differs from the published version
-    with django_assert_num_queries(10):
+    # what differs from the published version; the workspace's variables
+    with django_assert_num_queries(11):
         html = client.get(f"{FLOWS}{version.workflow_id}/").content.decode()
 
     assert html.count('class="oc-edge"') == 2
