@@ -20,14 +20,7 @@ from django.db import transaction
 from django.db.models import F
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import initialize, invariant, run_state_machine_as_test
 
 from apps.core.errors import Conflict
 from apps.engine.gates import InLine, Place, admitted, in_line, next_node, risen, turn_of, waits_for
@@ -49,13 +42,13 @@ from apps.runs.services.sweep import hand_back
 from apps.workflows.models import Workflow, WorkflowVersion
 from apps.workspaces.models import ResourceQueue, Workspace
 from tests.factories import job
-from tests.runs.test_hot_path_equals_engine import HELD, ME, SELDOM, hold_what_is_tagged
+from tests.runs.test_hot_path_equals_engine import HELD, ME, Walk, hold_what_is_tagged, often
 
 N = NodeState
 SLOT = 250
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 #: How many random lives; thousands before a release.
-LIVES = int(os.environ.get("LIVES", "8"))
+LIVES = int(os.environ.get("LIVES", "5"))
 #: The lane that is no workflow's own.
 BACKFILL = "backfill"
 
@@ -113,7 +106,7 @@ class Under:
         return RunState.STOPPED if self.stopping else run_end(self.states.values())
 
 
-class Gates(RuleBasedStateMachine):
+class Gates(Walk):
     """Runs of three workflows, in two queues."""
 
     @initialize(
@@ -305,7 +298,8 @@ class Gates(RuleBasedStateMachine):
 
     # --- what can happen ----------------------------------------------------------------
 
-    @rule(
+    @often(
+        10,
         which=st.integers(0, 2),
         day=st.integers(0, 2),
         how=st.sampled_from([Trigger.SCHEDULE, Trigger.SCHEDULE, Trigger.MANUAL, Trigger.BACKFILL]),
@@ -350,13 +344,14 @@ class Gates(RuleBasedStateMachine):
         if lane is not None:
             self.fills(lane)
 
-    @rule(queue=st.sampled_from([0, 0, 1]))
+    @often(16, queue=st.sampled_from([0, 0, 1]))
     def claims(self, queue: int = 0) -> None:
         expected = self.gives(queue)
         self.taken(claim(self.queues[queue].pk, ME, uuid4()), expected)
 
-    @precondition(lambda self: self.held)
-    @rule(
+    @often(
+        16,
+        when=lambda self: self.held,
         pick=st.integers(0, 100),
         how=st.sampled_from([N.SUCCEEDED, N.SUCCEEDED, N.SUCCEEDED, N.FAILED]),
         take=st.booleans(),
@@ -386,8 +381,7 @@ class Gates(RuleBasedStateMachine):
         if one.over:
             self.ends(one, heard)
 
-    @precondition(lambda self: self.held)
-    @rule(pick=st.integers(0, 100))
+    @often(1, when=lambda self: self.held, pick=st.integers(0, 100))
     def is_handed_back(self, pick: int) -> None:
         """And queued anew: at its priority, with a new turn."""
         mine = self.held.pop(pick % len(self.held))
@@ -400,10 +394,10 @@ class Gates(RuleBasedStateMachine):
         if one.over:
             self.ends(one, False)
 
-    @rule(pick=st.integers(0, 100), heard=st.booleans(), seldom=SELDOM)
-    def is_stopped(self, pick: int, heard: bool = True, seldom: bool = True) -> None:
+    @often(1, pick=st.integers(0, 100), heard=st.booleans())
+    def is_stopped(self, pick: int, heard: bool = True) -> None:
         one = self.some(pick, (each for each in self.runs.values() if not each.over))
-        if one is None or not seldom:
+        if one is None:
             return
         stop_run(one.run, user=None)
         ready = next_step(one.scope, one.states).start
@@ -418,11 +412,11 @@ class Gates(RuleBasedStateMachine):
         if one.over:
             self.ends(one, heard)
 
-    @rule(pick=st.integers(0, 100), seldom=SELDOM)
-    def is_paused(self, pick: int, seldom: bool = True) -> None:
+    @often(1, pick=st.integers(0, 100))
+    def is_paused(self, pick: int) -> None:
         runs = self.runs.values()
         one = self.some(pick, (e for e in runs if not (e.over or e.paused or e.stopping)))
-        if one is None or not seldom:
+        if one is None:
             return
         pause_run(one.run, user=None)
         one.paused = True
@@ -433,7 +427,7 @@ class Gates(RuleBasedStateMachine):
             if state is N.QUEUED:
                 self.leaves(one, key, N.PENDING)
 
-    @rule(pick=st.integers(0, 100), heard=st.booleans())
+    @often(2, pick=st.integers(0, 100), heard=st.booleans())
     def is_resumed(self, pick: int, heard: bool = True) -> None:
         one = self.some(pick, (e for e in self.runs.values() if e.paused and not e.over))
         if one is None:
@@ -445,11 +439,9 @@ class Gates(RuleBasedStateMachine):
             fill(self.pk_of(one.lane))
             self.fills(one.lane)
 
-    @rule(which=st.integers(0, 2), seldom=SELDOM)
-    def a_tag_holds_a_workflow_or_lets_it_go(self, which: int, seldom: bool = True) -> None:
+    @often(1, which=st.integers(0, 2))
+    def a_tag_holds_a_workflow_or_lets_it_go(self, which: int) -> None:
         flow = self.flows[which]
-        if not (seldom or flow.held):
-            return
         flow.held = not flow.held
         tag_workflow(flow.version.workflow, HELD if flow.held else {}, user=None)
         for one in self.runs.values():
@@ -459,7 +451,7 @@ class Gates(RuleBasedStateMachine):
                 else:
                     self.settle(one)
 
-    @rule(pick=st.integers(0, 100))
+    @often(1, pick=st.integers(0, 100))
     def what_failed_runs_again(self, pick: int) -> None:
         """In a run that was over: it does not wait for its lane."""
         one = self.some(
@@ -478,24 +470,23 @@ class Gates(RuleBasedStateMachine):
         one.stopping = one.paused = False
         self.settle(one)
 
-    @precondition(lambda self: self.lanes)
-    @rule(pick=st.integers(0, 3), limit=st.sampled_from([1, 2, 3, None]), seldom=SELDOM)
-    def a_lanes_limit_is_set(self, pick: int, limit: int | None, seldom: bool = True) -> None:
-        if not seldom:
-            return
+    @often(
+        1,
+        when=lambda self: self.lanes,
+        pick=st.integers(0, 3),
+        limit=st.sampled_from([1, 2, 3, None]),
+    )
+    def a_lanes_limit_is_set(self, pick: int, limit: int | None) -> None:
         lane = sorted(self.lanes)[pick % len(self.lanes)]
         lane_of(self.workspace, lane, limit=limit)
         self.limits(lane, limit)
 
-    @rule(
-        queue=st.integers(0, 1), capacity=st.sampled_from([SLOT, 2 * SLOT, 3 * SLOT]), seldom=SELDOM
-    )
-    def capacity_is_set(self, queue: int, capacity: int, seldom: bool = True) -> None:
-        if seldom:
-            self.capacity[queue] = capacity
-            ResourceQueue.objects.filter(pk=self.queues[queue].pk).update(capacity=capacity)
+    @often(1, queue=st.integers(0, 1), capacity=st.sampled_from([SLOT, 2 * SLOT, 3 * SLOT]))
+    def capacity_is_set(self, queue: int, capacity: int) -> None:
+        self.capacity[queue] = capacity
+        ResourceQueue.objects.filter(pk=self.queues[queue].pk).update(capacity=capacity)
 
-    @rule(seconds=st.sampled_from([61, 600]))
+    @often(3, seconds=st.sampled_from([61, 600]))
     def time_passes(self, seconds: int) -> None:
         """And the sweep raises what has waited long."""
         step = timedelta(seconds=seconds)
@@ -511,7 +502,7 @@ class Gates(RuleBasedStateMachine):
         for line, place in rise:
             line[place.node] = place
 
-    @rule()
+    @often(3)
     def the_sweep_looks(self) -> None:
         """It finds what nobody followed up, and nothing else."""
         awaited = {each.waits_for for each in self.runs.values()} - {None}

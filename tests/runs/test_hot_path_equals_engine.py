@@ -6,10 +6,12 @@ just when the engine says so, and counters and capacity equal what the nodes add
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from itertools import combinations, pairwise
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -21,10 +23,10 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
+from hypothesis.strategies import SearchStrategy
 
 from apps.core.errors import Conflict
 from apps.engine.graph import Graph
@@ -68,12 +70,47 @@ DEMAND, CAPACITY = 250, 500
 #: The runs of a workflow with this tag are held.
 HELD = {"layer": "held"}
 #: How many random lives; thousands before a release.
-LIVES = int(os.environ.get("LIVES", "20"))
-#: Runs that are stopped at once would show little else.
-SELDOM = st.sampled_from([False] * 9 + [True])
+LIVES = int(os.environ.get("LIVES", "8"))
 
 
-class Lives(RuleBasedStateMachine):
+Step = Callable[..., None]
+
+
+def often(
+    share: int, when: Callable[[Any], object] = lambda _: True, **draws: SearchStrategy[Any]
+) -> Any:
+    """A step of a walk that comes in this proportion where it can, with what is drawn for it."""
+
+    def mark(step: Step) -> Step:
+        step.__dict__["often"] = (share, when, draws)
+        return step
+
+    return mark
+
+
+class Walk(RuleBasedStateMachine):
+    """Random steps in the proportions that `often` gives them.
+
+    As rules of their own all would come alike, and the rare ones would leave little to be seen:
+    of 30 such lives two came to an end.
+    """
+
+    @rule(data=st.data())
+    def something_happens(self, data: st.DataObject) -> None:
+        marked = {
+            name: step.often
+            for name, step in inspect.getmembers(type(self), inspect.isfunction)
+            if hasattr(step, "often")
+        }
+        # The most frequent first: what is drawn leans to the front.
+        order = sorted(marked, key=lambda each: -marked[each][0])
+        can = [each for each in order if marked[each][1](self) for _ in range(marked[each][0])]
+        name = data.draw(st.sampled_from(can), "step")
+        _, _, draws = marked[name]
+        getattr(self, name)(**{each: data.draw(draw, each) for each, draw in draws.items()})
+
+
+class Lives(Walk):
     """One run of a random graph, in two queues of its own."""
 
     @initialize(
@@ -211,7 +248,7 @@ class Lives(RuleBasedStateMachine):
 
     # --- what can happen ----------------------------------------------------------------
 
-    @rule(queue=st.sampled_from([0, 0, 1]))
+    @often(16, queue=st.sampled_from([0, 0, 1]))
     def claims(self, queue: int = 0) -> None:
         fits = self.can_take(queue, self.standing(queue, N.RUNNING) + 1)
 
@@ -221,8 +258,9 @@ class Lives(RuleBasedStateMachine):
         assert mine is None or self.queue_of[mine.key] == queue
         self.taken(mine)
 
-    @precondition(lambda self: self.held)
-    @rule(
+    @often(
+        16,
+        when=lambda self: self.held,
         pick=st.integers(0, 100),
         how=st.sampled_from([N.SUCCEEDED, N.SUCCEEDED, N.SUCCEEDED, N.FAILED, N.RETRYING]),
         take=st.booleans(),
@@ -256,8 +294,7 @@ class Lives(RuleBasedStateMachine):
             assert done.next is None
         self.past.append((mine, request, done.next))
 
-    @precondition(lambda self: self.past)
-    @rule(pick=st.integers(0, 100))
+    @often(2, when=lambda self: self.past, pick=st.integers(0, 100))
     def repeats_a_finish_whose_reply_was_lost(self, pick: int) -> None:
         mine, request, following = self.past[pick % len(self.past)]
 
@@ -270,8 +307,7 @@ class Lives(RuleBasedStateMachine):
         still = following is not None and following in self.held
         assert again.next == (following if still else None)
 
-    @precondition(lambda self: self.past)
-    @rule(pick=st.integers(0, 100))
+    @often(1, when=lambda self: self.past, pick=st.integers(0, 100))
     def finishes_late(self, pick: int) -> None:
         mine, _, _ = self.past[pick % len(self.past)]
 
@@ -279,8 +315,7 @@ class Lives(RuleBasedStateMachine):
 
         assert late.accepted is False
 
-    @precondition(lambda self: self.held)
-    @rule(pick=st.integers(0, 100), lost=st.booleans())
+    @often(2, when=lambda self: self.held, pick=st.integers(0, 100), lost=st.booleans())
     def gives_up(self, pick: int, lost: bool) -> None:
         """A worker is lost, or hands its node back."""
         mine = self.held.pop(pick % len(self.held))
@@ -299,18 +334,14 @@ class Lives(RuleBasedStateMachine):
             assert hand_back(mine.node_run_id, mine.attempt, ME) is True
         self.settle()
 
-    @precondition(lambda self: N.RETRYING in self.states.values())
-    @rule()
+    @often(4, when=lambda self: N.RETRYING in self.states.values())
     def retries_come_due(self) -> None:
         self.states = {k: N.PENDING if s is N.RETRYING else s for k, s in self.states.items()}
         start_due_retries()
         self.settle()
 
-    @precondition(lambda self: N.QUEUED in self.states.values())
-    @rule(pick=st.integers(0, 6), seldom=SELDOM)
-    def waits_too_long(self, pick: int, seldom: bool) -> None:
-        if not seldom:
-            return
+    @often(1, when=lambda self: N.QUEUED in self.states.values(), pick=st.integers(0, 6))
+    def waits_too_long(self, pick: int) -> None:
         queued = [key for key in self.graph.keys if self.states[key] is N.QUEUED]
         key = queued[pick % len(queued)]
         rows = NodeRun.objects.filter(run=self.run, key=key)
@@ -321,10 +352,10 @@ class Lives(RuleBasedStateMachine):
         if self.strategy is not Strategy.END:
             self.settle()
 
-    @rule(pick=st.integers(0, 6), seldom=SELDOM)
-    def stops_a_node(self, pick: int, seldom: bool) -> None:
+    @often(1, pick=st.integers(0, 6))
+    def stops_a_node(self, pick: int) -> None:
         key = self.graph.keys[pick % len(self.graph.keys)]
-        if self.states[key] in ENDED or not seldom or self.over():
+        if self.states[key] in ENDED or self.over():
             return
         stop_node(self.run.nodes.get(key=key), user=None)
         if self.states[key] is N.RUNNING:
@@ -333,15 +364,12 @@ class Lives(RuleBasedStateMachine):
             self.states[key] = N.STOPPED
             self.settle()
 
-    @precondition(lambda self: not self.over())
-    @rule(seldom=SELDOM)
-    def stops_the_run(self, seldom: bool) -> None:
-        if not seldom:
-            return
+    @often(1, when=lambda self: not self.over())
+    def stops_the_run(self) -> None:
         stop_run(self.run, user=None)
         self.cut_off(N.STOPPED)
 
-    @rule()
+    @often(2)
     def its_failures_are_answered(self) -> None:
         """A worker whose node failed asks for it, or else the sweep."""
         over = self.over()
@@ -351,26 +379,20 @@ class Lives(RuleBasedStateMachine):
         if not over:
             self.goes_further()
 
-    @precondition(lambda self: not (self.paused or self.ending or self.over()))
-    @rule(seldom=SELDOM)
-    def pauses(self, seldom: bool) -> None:
-        if not seldom:
-            return
+    @often(1, when=lambda self: not (self.paused or self.ending or self.over()))
+    def pauses(self) -> None:
         pause_run(self.run, user=None)
         self.paused = True
         self.states = {k: N.PENDING if s is N.QUEUED else s for k, s in self.states.items()}
 
-    @precondition(lambda self: self.paused and not self.over())
-    @rule()
+    @often(4, when=lambda self: self.paused and not self.over())
     def resumes(self) -> None:
         resume_run(self.run, user=None)
         self.paused = False
         self.goes_further()
 
-    @rule(seldom=SELDOM)
-    def a_tag_holds_the_run_or_lets_it_go(self, seldom: bool) -> None:
-        if not (seldom or self.barred):
-            return
+    @often(2)
+    def a_tag_holds_the_run_or_lets_it_go(self) -> None:
         over = self.over()
         self.barred = not self.barred
         tag_workflow(self.run.workflow, HELD if self.barred else {}, user=None)
@@ -379,34 +401,30 @@ class Lives(RuleBasedStateMachine):
         if not over:
             self.goes_further()
 
-    @rule(queue=st.sampled_from([0, 0, 1]), seldom=SELDOM)
-    def the_queue_is_held_or_let_go(self, seldom: bool, queue: int = 0) -> None:
+    @often(2, queue=st.sampled_from([0, 0, 1]))
+    def the_queue_is_held_or_let_go(self, queue: int = 0) -> None:
         held = self.shut[queue]
         if held is not None:
             release(held, user=None)
             self.shut[queue] = None
-        elif seldom:
+        else:
             row = self.queues[queue]
             self.shut[queue] = hold(row.workspace, queue=row, user=None)
 
-    @rule(
+    @often(
+        2,
         queue=st.sampled_from([0, 0, 1]),
         capacity=st.sampled_from([DEMAND, CAPACITY, 3 * DEMAND]),
-        seldom=SELDOM,
     )
-    def capacity_is_set(self, capacity: int, seldom: bool, queue: int = 0) -> None:
+    def capacity_is_set(self, capacity: int, queue: int = 0) -> None:
         """Also below what is in use: then what ends is not handed on."""
-        if not seldom:
-            return
         self.capacity[queue] = capacity
         ResourceQueue.objects.filter(pk=self.queues[queue].pk).update(capacity=capacity)
 
-    @rule(pick=st.integers(0, 5), seldom=SELDOM)
-    def sets_a_node_to_success(self, pick: int, seldom: bool) -> None:
+    @often(1, pick=st.integers(0, 5))
+    def sets_a_node_to_success(self, pick: int) -> None:
         key = self.graph.keys[pick % len(self.graph.keys)]
         before, over = self.states[key], self.over()
-        if before is N.PENDING and not seldom:
-            return
         if before in (N.RUNNING, N.SUCCEEDED) or (self.ending and not over):
             with pytest.raises(Conflict):
                 set_success(self.run.nodes.get(key=key), reason="known", user=None)
@@ -416,11 +434,9 @@ class Lives(RuleBasedStateMachine):
         self.states[key] = N.SUCCEEDED
         self.goes_on(over)
 
-    @rule(seldom=SELDOM)
-    def reruns_what_failed(self, seldom: bool) -> None:
+    @often(2)
+    def reruns_what_failed(self) -> None:
         over = self.over()
-        if not over and not seldom:
-            return
         alive = frozenset() if over else self.scope.alive(self.states)
         chosen = {k for k, s in self.states.items() if s is not N.SUCCEEDED} - alive
         assert bool(to_repeat([Run.objects.get(pk=self.run.pk)])) == bool(chosen)
@@ -431,11 +447,9 @@ class Lives(RuleBasedStateMachine):
         assert set(rerun_failed(self.run, user=None)) == chosen
         self.has_rerun(chosen, over)
 
-    @rule(pick=st.integers(0, 5), downstream=st.booleans(), seldom=SELDOM)
-    def reruns_a_node(self, pick: int, downstream: bool, seldom: bool) -> None:
+    @often(2, pick=st.integers(0, 5), downstream=st.booleans())
+    def reruns_a_node(self, pick: int, downstream: bool) -> None:
         over = self.over()
-        if not over and not seldom:
-            return
         key = self.graph.keys[pick % len(self.graph.keys)]
         chosen = {key} | (self.graph.below(key) if downstream else set())
         scope = rerun_scope(self.run, key, downstream=downstream)
@@ -474,7 +488,7 @@ class Lives(RuleBasedStateMachine):
         if over:
             assert started | ready <= set(chosen)
 
-    @rule()
+    @often(1)
     def sweep_looks_at_an_idle_run(self) -> None:
         """It finds nothing to mend, which the invariants see; what was lost it counts anew."""
         idle = not set(self.states.values()) & ACTIVE and not self.over()

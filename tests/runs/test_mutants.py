@@ -58,9 +58,6 @@ class Life:
     def end(self, how: NodeState = N.SUCCEEDED, *, take: bool = False, pick: int = 0) -> None:
         self.step("finishes", pick=pick, how=how, take=take)
 
-    def do(self, name: str, **how: object) -> None:
-        self.step(name, seldom=True, **how)
-
 
 class Together:
     """Steps of the runs of three workflows, told and looked at as those of one life."""
@@ -113,7 +110,7 @@ def chain() -> None:
     life.end(take=True)
     life.end(take=True)
     life.end(take=True)
-    life.do("reruns_a_node", pick=0, downstream=True)
+    life.step("reruns_a_node", pick=0, downstream=True)
     life.claim()
     life.end(take=True)
 
@@ -150,7 +147,7 @@ def lowered_capacity() -> None:
     life = Life(APART)
     life.claim()
     life.claim()
-    life.do("capacity_is_set", capacity=250)
+    life.step("capacity_is_set", capacity=250)
     life.end(take=True)
     life.end(take=True)
 
@@ -176,16 +173,16 @@ def lowered_beside_a_chain() -> None:
     life = Life(BESIDE)
     life.claim()
     life.claim()
-    life.do("capacity_is_set", capacity=250)
+    life.step("capacity_is_set", capacity=250)
     life.end(take=True)
 
 
 def paused() -> None:
     life = Life(chain=True)
-    life.do("pauses")
+    life.step("pauses")
     life.step("resumes")
     life.claim()
-    life.do("pauses")
+    life.step("pauses")
     life.end(take=True)
     life.step("resumes")
 
@@ -193,35 +190,35 @@ def paused() -> None:
 def paused_when_it_is_lost() -> None:
     life = Life(APART)
     life.claim()
-    life.do("pauses")
+    life.step("pauses")
     life.step("gives_up", pick=0, lost=True)
 
 
 def held() -> None:
     life = Life(chain=True)
     life.claim()
-    life.do("a_tag_holds_the_run_or_lets_it_go")
+    life.step("a_tag_holds_the_run_or_lets_it_go")
     life.end(take=True)
-    life.do("a_tag_holds_the_run_or_lets_it_go")
+    life.step("a_tag_holds_the_run_or_lets_it_go")
     life.claim()
-    life.do("a_tag_holds_the_run_or_lets_it_go")
+    life.step("a_tag_holds_the_run_or_lets_it_go")
     life.step("gives_up", pick=0, lost=True)
 
 
 def held_queue() -> None:
     life = Life(APART)
     life.claim()
-    life.do("the_queue_is_held_or_let_go")
+    life.step("the_queue_is_held_or_let_go")
     life.claim()
     life.end(take=True)
-    life.do("the_queue_is_held_or_let_go")
+    life.step("the_queue_is_held_or_let_go")
     life.claim()
 
 
 def held_queue_of_a_chain() -> None:
     life = Life(chain=True)
     life.claim()
-    life.do("the_queue_is_held_or_let_go")
+    life.step("the_queue_is_held_or_let_go")
     life.end(take=True)
 
 
@@ -257,14 +254,14 @@ def retried() -> None:
 def stopped_while_it_runs() -> None:
     life = Life(chain=True)
     life.claim()
-    life.do("stops_a_node", pick=0)
+    life.step("stops_a_node", pick=0)
     life.end(N.RETRYING)
 
 
 def stopped_beside_others() -> None:
     life = Life(APART)
-    life.do("stops_a_node", pick=0)
-    life.do("stops_a_node", pick=1)
+    life.step("stops_a_node", pick=0)
+    life.step("stops_a_node", pick=1)
     life.claim()
     life.end()
 
@@ -272,13 +269,13 @@ def stopped_beside_others() -> None:
 def stopped_run() -> None:
     life = Life(chain=True)
     life.claim()
-    life.do("stops_the_run")
+    life.step("stops_the_run")
     life.end(take=True)
 
 
 def stopped_before_it_started() -> None:
     life = Life(APART)
-    life.do("stops_the_run")
+    life.step("stops_the_run")
 
 
 def failed_and_repeated() -> None:
@@ -287,7 +284,7 @@ def failed_and_repeated() -> None:
     life.end(N.FAILED)
     life.claim()
     life.end()
-    life.do("reruns_what_failed")
+    life.step("reruns_what_failed")
     life.claim()
     life.end(take=True)
     life.end()
@@ -297,7 +294,7 @@ def one_node_again() -> None:
     life = Life(chain=True, nodes=2)
     life.claim()
     life.end(N.FAILED)
-    life.do("reruns_a_node", pick=1, downstream=False)
+    life.step("reruns_a_node", pick=1, downstream=False)
     life.claim()
     life.end()
 
@@ -307,7 +304,7 @@ def upstream_alone_again() -> None:
     life = Life(chain=True, nodes=2)
     life.claim()
     life.end(N.FAILED)
-    life.do("reruns_a_node", pick=0, downstream=False)
+    life.step("reruns_a_node", pick=0, downstream=False)
     life.claim()
     life.end(take=True)
 
@@ -318,7 +315,7 @@ def one_of_two_again() -> None:
     life.claim()
     life.claim()
     life.end(N.FAILED, pick=1)
-    life.do("reruns_a_node", pick=1, downstream=False)
+    life.step("reruns_a_node", pick=1, downstream=False)
     life.end(take=True)
 
 
@@ -333,7 +330,7 @@ def set_to_success() -> None:
     life = Life(chain=True)
     life.claim()
     life.end(N.FAILED)
-    life.do("sets_a_node_to_success", pick=0)
+    life.step("sets_a_node_to_success", pick=0)
     life.claim()
 
 
@@ -345,7 +342,7 @@ def strategy_end() -> None:
     life.end(N.FAILED, take=True)
     life.step("its_failures_are_answered")
     life.end(N.RETRYING)
-    life.do("reruns_a_node", pick=2, downstream=False)
+    life.step("reruns_a_node", pick=2, downstream=False)
     life.step("its_failures_are_answered")
     life.claim()
 
@@ -354,7 +351,7 @@ def strategy_end_in_a_paused_run() -> None:
     """It is answered once the run is resumed, and then nothing starts before."""
     life = Life(APART, strategy=Strategy.END)
     life.claim()
-    life.do("pauses")
+    life.step("pauses")
     life.end(N.FAILED)
     life.step("its_failures_are_answered")
     life.step("resumes")
@@ -363,10 +360,10 @@ def strategy_end_in_a_paused_run() -> None:
 def strategy_end_in_a_held_run() -> None:
     life = Life(APART, strategy=Strategy.END)
     life.claim()
-    life.do("a_tag_holds_the_run_or_lets_it_go")
+    life.step("a_tag_holds_the_run_or_lets_it_go")
     life.end(N.FAILED)
     life.step("its_failures_are_answered")
-    life.do("a_tag_holds_the_run_or_lets_it_go")
+    life.step("a_tag_holds_the_run_or_lets_it_go")
 
 
 def two_queues() -> None:
