@@ -43,6 +43,8 @@ in_workspace = [
     path(f"{_workflow}/versions", workflows.WorkflowVersionsEndpoint.as_view()),
     path(f"{_workflow}/versions/<int:number>", workflows.WorkflowVersionEndpoint.as_view()),
     path("schedule-preview", workflows.SchedulePreviewEndpoint.as_view()),
+    path(f"{_workflow}/schedule", workflows.WorkflowScheduleEndpoint.as_view()),
+    path(f"{_workflow}/schedule/points", workflows.SchedulePointsEndpoint.as_view()),
     path(f"{_workflow}/run", workflows.WorkflowRunEndpoint.as_view()),
     path("runs", runs.RunsEndpoint.as_view()),
     path(f"{_run}", runs.RunEndpoint.as_view()),

@@ -151,7 +151,11 @@ def world(name: str = "default") -> World:
     job(workspace, "etl/clean_flights", "echo cleaned")
     alone = job(workspace, "alone")  # nothing uses it, so that it can be deleted
     flow = create_workflow(
-        workspace, "flight_delays", user=None, queue=workspace.queues.get(name="root_queue")
+        workspace,
+        "flight_delays",
+        user=None,
+        queue=workspace.queues.get(name="root_queue"),
+        schedule={"kind": "days", "time": "02:00"},
     )
     nodes = [WholeNode("load", "etl/load_flights"), WholeNode("clean", "etl/clean_flights")]
     replace_draft(flow, nodes, {("load", "clean")}, revision=1)

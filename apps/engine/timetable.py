@@ -164,7 +164,7 @@ class Timetable:
         opens, closes = self.window
         within = "" if (opens, closes) == _WHOLE_DAY else f" from {opens:%H:%M} to {closes:%H:%M}"
         if self.kind is Kind.CRON:
-            words = f"cron {self.cron}"
+            words = f"by cron {self.cron}"
         elif self.kind in (Kind.HOURS, Kind.MINUTES):
             unit = self.kind.value.removesuffix("s")
             count = f" {self.every}" if self.every > 1 else ""

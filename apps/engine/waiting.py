@@ -49,6 +49,7 @@ class Code(StrEnum):
     LEFT_OUT = "left_out"  # the last rerun is about other nodes
     UPSTREAM = "upstream"  # upstreams that have not succeeded yet
     NOT_RUN = "not_run"  # the run is over, and it never started
+    SCHEDULE_OFF = "schedule_off"  # of a workflow: nobody turned its schedule on, or somebody off
 
 
 #: Not why a run stands still: what these name is said of the node that holds it.
@@ -59,6 +60,7 @@ class Kind(StrEnum):
     RUN = "run"
     NODE = "node"
     QUEUE = "queue"
+    WORKFLOW = "workflow"
     HOLD = "hold"
     WORKER = "worker"
     PERSON = "person"
@@ -247,6 +249,17 @@ class RunStanding:
 
 
 @dataclass(frozen=True)
+class ScheduleStanding:
+    """The published schedule of a workflow: its switch, and who set it when (None: nobody yet)."""
+
+    workflow: Thing
+    on: bool
+    asked: Asked = Asked()
+    #: On its workspace, its queue or one of its tags.
+    hold: HoldStanding | None = None
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """One run with all of its nodes in the graph's order, and what they may wait for."""
 
@@ -300,6 +313,21 @@ def why_in_line(
         for place in queue.line
         for code, parts in _queued(place, queue, engine, now)[:1]
     ]
+
+
+def why_not_due(schedule: ScheduleStanding, *, now: datetime) -> Reason | None:
+    """Why a workflow that has a schedule is not started by it; None while it is."""
+    subject = ("workflow ", schedule.workflow)
+    if schedule.on:
+        if schedule.hold is None:
+            return None
+        return Reason(schedule.hold.code, subject, _until_released(schedule.hold, now))
+    asked = schedule.asked
+    off: tuple[Part, ...] = ("its schedule is off",)
+    if asked.at:
+        by: tuple[Part, ...] = (asked.by, " turned") if asked.by else ("somebody turned",)
+        off = (*by, f" its schedule off{_ago(asked.at, now)}")
+    return Reason(Code.SCHEDULE_OFF, subject, ("does not start by itself: ", *off))
 
 
 _RANK = {code: n for n, code in enumerate(Code)}

@@ -535,3 +535,38 @@ class Worker(models.Model):
 
     def serves(self, queue: ResourceQueue) -> bool:
         return serves(self.names, f"{queue.workspace.name}/{queue.name}")
+
+
+class SchedulePoint(models.Model):
+    """A point at which a workflow was due: the run that it got, or why it got none."""
+
+    class Reason(models.TextChoices):
+        NONE = ""
+        OVERLAP = "overlap"  # an earlier run was not over, and the overlap is *skip*
+        MISSED = "missed"  # nothing could start then, and the rule of missed cycles left it out
+        FAULT = "fault"  # it could not be launched: see the note
+
+    # The constraint's index is that of the workflow.
+    workflow = models.ForeignKey(
+        Workflow, models.CASCADE, related_name="schedule_points", db_index=False
+    )
+    cycle = models.DateTimeField()
+    run = models.OneToOneField(Run, models.CASCADE, null=True, related_name="schedule_point")
+    reason = models.CharField(max_length=10, choices=Reason.choices, default="", blank=True)
+    note = models.TextField(default="", blank=True)
+    made_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["workflow", "cycle"], name="schedule_point_once"),
+            models.CheckConstraint(
+                condition=_iff(Q(run=None), ~Q(reason="")), name="schedule_point_has_run_or_reason"
+            ),
+        ]
+        indexes = [
+            # What to forget: points without a run, the oldest first.
+            models.Index("made_at", name="schedule_point_old", condition=Q(run=None)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.cycle} of workflow {self.workflow_id}"

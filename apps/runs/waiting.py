@@ -33,15 +33,18 @@ from apps.engine.waiting import (
     Reason,
     RunStanding,
     SameCycleStanding,
+    ScheduleStanding,
     Snapshot,
     Thing,
     Waiting,
     WorkerStanding,
     why,
     why_in_line,
+    why_not_due,
 )
 from apps.runs.models import NodeRun, Run, RunEvent
-from apps.workflows.models import Workflow
+from apps.runs.services.scheduling import database_clock, standing_hold
+from apps.workflows.models import Schedule, Workflow
 from apps.workspaces.models import User, WorkspaceHold
 from apps.workspaces.selectors import holds_on_tags
 
@@ -353,3 +356,15 @@ def queue_standings(queue_ids: Collection[int], *, whole: bool = False) -> list[
 
 def _place(pk: int, key: str, run: int, name: str, demand: int, since: datetime | None) -> Place:
     return Place(Thing(Kind.NODE, pk, key, run=run), _run(run, name), demand, since)
+
+
+def why_schedule_waits(workflow: Workflow) -> Reason | None:
+    """Why a workflow whose published version has a schedule is not started by it, or None."""
+    schedule = Schedule.objects.filter(workflow=workflow).select_related("changed_by").first()
+    of = Thing(Kind.WORKFLOW, workflow.pk, workflow.name)
+    standing = ScheduleStanding(of, on=False)
+    if schedule is not None:
+        hold = standing_hold(workflow) if schedule.on else None
+        asked = Asked(_person(schedule.changed_by), schedule.changed_at)
+        standing = ScheduleStanding(of, schedule.on, asked, _hold(hold) if hold else None)
+    return why_not_due(standing, now=database_clock())

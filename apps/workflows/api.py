@@ -13,6 +13,7 @@ from rest_framework.response import Response
 
 from apps.core.api.endpoint import Endpoint
 from apps.core.api.fields import (
+    Flag,
     Number,
     PageQuery,
     PriorityWord,
@@ -40,9 +41,12 @@ from apps.nodes.api import (
     StartedSerializer,
 )
 from apps.nodes.models import Job
+from apps.runs.models import SchedulePoint
 from apps.runs.services.holding import tag_workflow
 from apps.runs.services.launch import launch
-from apps.workflows.models import Workflow, WorkflowVersion
+from apps.runs.services.scheduling import switch
+from apps.runs.waiting import why_schedule_waits
+from apps.workflows.models import Schedule, Workflow, WorkflowVersion
 from apps.workflows.services.drafting import (
     MAX_DATA_OFFSET,
     MAX_EDGES,
@@ -55,8 +59,8 @@ from apps.workflows.services.drafting import (
     replace_draft,
 )
 from apps.workflows.services.publishing import draft_faults, publish, whole
-from apps.workflows.services.schedules import read_schedule
-from apps.workspaces.api import queue_named
+from apps.workflows.services.schedules import read_schedule, timetable_of
+from apps.workspaces.api import WaitingSerializer, queue_named, told
 
 SMALL = 32767
 
@@ -390,7 +394,42 @@ class WorkflowLaunchSerializer(LaunchSerializer):
     )
 
 
+class ScheduleStateSerializer(serializers.Serializer):
+    """The schedule of the published version, and its switch."""
+
+    on = serializers.BooleanField()
+    words = serializers.CharField(allow_null=True, help_text="Null: there is none, by hand alone.")
+    zone = serializers.CharField(allow_null=True)
+    next = serializers.ListField(
+        child=serializers.DateTimeField(), help_text="The next five points, on or off."
+    )
+    waiting = WaitingSerializer(allow_null=True, help_text="Why it does not start the workflow.")
+    changed_by = serializers.CharField(allow_null=True)
+    changed_at = serializers.DateTimeField(allow_null=True, help_text="Of the switch.")
+
+
+class SwitchSerializer(Strict):
+    on = Flag()
+    run_latest = Flag(
+        default=False,
+        help_text="Turning on: run today's latest point too, which is past and has no run.",
+    )
+
+
+class SchedulePointSerializer(serializers.Serializer):
+    id = serializers.IntegerField()
+    cycle = serializers.DateTimeField(help_text="When it was due.")
+    run = serializers.IntegerField(source="run_id", allow_null=True)
+    reason = serializers.ChoiceField(
+        choices=[each.value for each in SchedulePoint.Reason],
+        allow_blank=True,
+        help_text="Why there is no run: overlap, missed, or fault; empty with a run.",
+    )
+    note = serializers.CharField(allow_blank=True, help_text="The reason in words.")
+
+
 class WorkflowPublishSerializer(PublishSerializer):
+    turn_on = Flag(default=False, help_text="Turn its schedule on, if it has one.")
     revision = Whole(
         minimum=1, required=False, help_text="The draft that was looked at; left out: any."
     )
@@ -497,6 +536,17 @@ class SchedulePreviewSerializer(serializers.Serializer):
     local = serializers.ListField(
         child=serializers.CharField(), help_text="The same in the schedule's zone."
     )
+
+
+SCHEDULE_STATE = {
+    "on": True,
+    "words": "every day at 02:00",
+    "zone": "Europe/Berlin",
+    "next": [f"2025-11-{day}T01:00:00Z" for day in range(21, 26)],
+    "waiting": None,
+    "changed_by": "maya",
+    "changed_at": "2025-11-20T08:05:00Z",
+}
 
 
 # --- workflows ------------------------------------------------------------------------------
@@ -720,8 +770,81 @@ class WorkflowPublishEndpoint(WorkflowEndpoints):
     def post(self, request: Request, workspace: str, workflow: int) -> Response:
         """Every run from now on takes it. Refused with every fault of the draft, each under the
         name of its node, and where nothing has changed."""
-        version = publish(self.workflow(workflow), user=request.user, **self.body())
+        data = self.body()
+        turn_on = data.pop("turn_on")
+        version = publish(self.workflow(workflow), user=request.user, **data)
+        if turn_on and timetable_of(version) is not None:
+            switch(version.workflow, on=True, user=request.user)
         return Response(version_shown(version), status=201)
+
+
+class WorkflowScheduleEndpoint(WorkflowEndpoints):
+    @operation(
+        "get_workflow_schedule",
+        "Get a workflow's schedule",
+        permission=Permission.VIEW,
+        answers={200: ScheduleStateSerializer},
+        shows=SCHEDULE_STATE,
+    )
+    def get(self, request: Request, workspace: str, workflow: int) -> Response:
+        """That of the published version; a draft's is with the draft."""
+        return self.state(self.workflow(workflow))
+
+    @operation(
+        "switch_workflow_schedule",
+        "Turn a workflow's schedule on or off",
+        permission=Permission.PUBLISH_WORKFLOW,
+        body=SwitchSerializer,
+        answers={200: ScheduleStateSerializer},
+        example={"on": True},
+        shows=SCHEDULE_STATE,
+    )
+    def put(self, request: Request, workspace: str, workflow: int) -> Response:
+        """On: from now on; what fell due before gets no run, unless `run_latest` asks for one.
+        Off: what fell due before still gets its run. Refused with 409 where the published version
+        has no schedule."""
+        row = self.workflow(workflow)
+        switch(row, user=request.user, **self.body())
+        return self.state(row)
+
+    def state(self, row: Workflow) -> Response:
+        now = timezone.now()
+        schedule = Schedule.objects.filter(workflow=row).select_related("changed_by").first()
+        timetable = None if row.published is None else timetable_of(row.published)
+        by = schedule.changed_by if schedule else None
+        shown = {
+            "on": schedule is not None and schedule.on,
+            "words": timetable and timetable.in_words(),
+            "zone": timetable and str(timetable.zone),
+            "next": timetable.following(now, 5) if timetable else [],
+            "waiting": told(why_schedule_waits(row)) if timetable else None,
+            "changed_by": by and by.username,
+            "changed_at": schedule and schedule.changed_at,
+        }
+        return Response(ScheduleStateSerializer(shown).data)
+
+
+class SchedulePointsEndpoint(WorkflowEndpoints):
+    @operation(
+        "list_schedule_points",
+        "List the points at which a workflow was due",
+        permission=Permission.VIEW,
+        query=PageQuery,
+        answers={200: page_of(SchedulePointSerializer)},
+        shows=page_example(
+            {
+                "id": 7,
+                "cycle": "2025-11-20T01:00:00Z",
+                "run": 12,
+                "reason": "",
+                "note": "",
+            }
+        ),
+    )
+    def get(self, request: Request, workspace: str, workflow: int) -> Response:
+        """Every one of them, with its run or the reason why it has none, newest first."""
+        rows = SchedulePoint.objects.filter(workflow=self.workflow(workflow))
+        return self.page(rows, SchedulePointSerializer)
 
 
 class WorkflowVersionsEndpoint(WorkflowEndpoints):

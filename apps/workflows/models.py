@@ -6,6 +6,7 @@ from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.functions import Now
 
 from apps.engine.priority import Priority
 from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
@@ -198,7 +199,8 @@ class WorkflowVersion(models.Model):
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
     )
-    created_at = models.DateTimeField(auto_now_add=True)
+    #: On the database's clock: from then on its schedule counts.
+    created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         constraints = [
@@ -209,3 +211,35 @@ class WorkflowVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.workflow} v{self.number}" if self.number else f"{self.workflow} (draft)"
+
+
+class Schedule(models.Model):
+    """Whether a workflow is started by its schedule, and up to where that is done.
+
+    A workflow without a row was never turned on. Written under the workflow's row lock; `next_at`
+    may be brought forward by anyone, to be looked at now.
+    """
+
+    workflow = models.OneToOneField(
+        Workflow, models.CASCADE, primary_key=True, related_name="scheduling"
+    )
+    on = models.BooleanField(default=False)
+    #: Every point up to here, it included, has its row.
+    done_until = models.DateTimeField()
+    #: When to look again; None: off, or no point follows.
+    next_at = models.DateTimeField(null=True, blank=True)
+    #: The last look found a hold.
+    held = models.BooleanField(default=False)
+    changed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
+    )
+    changed_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        indexes = [
+            # The tick's question: what is due?
+            models.Index("next_at", name="schedule_due", condition=Q(on=True)),
+        ]
+
+    def __str__(self) -> str:
+        return f"schedule of {self.workflow_id}: {'on' if self.on else 'off'}"

@@ -25,6 +25,8 @@ urlpatterns = [
         name="version",
     ),
     path("w/<str:workspace>/workflows/<int:pk>/runs/", views.runs, name="runs"),
+    path("w/<str:workspace>/workflows/<int:pk>/schedule/", views.schedule, name="schedule"),
+    path("w/<str:workspace>/workflows/<int:pk>/switch/", views.switch, name="switch"),
     path("w/<str:workspace>/workflows/<int:pk>/run/", views.run, name="run"),
     path("w/<str:workspace>/workflows/<int:pk>/delete/", views.delete, name="delete"),
 ]

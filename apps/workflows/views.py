@@ -9,6 +9,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.db.models import QuerySet
+from django.db.models.fields.json import KeyTransform
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -26,10 +27,13 @@ from apps.engine.timetable import Timetable
 from apps.nodes.forms import RemarksForm
 from apps.nodes.kinds.registry import kinds
 from apps.nodes.models import Job
-from apps.runs.models import Run
+from apps.runs.models import Run, SchedulePoint
 from apps.runs.services.holding import tag_workflow
 from apps.runs.services.launch import launch
+from apps.runs.services.scheduling import is_on, latest_today, why_not_on
+from apps.runs.services.scheduling import switch as turn
 from apps.runs.shown import bars_of, counts_of, last_runs, shares_of
+from apps.runs.waiting import why_schedule_waits
 from apps.workflows.drawing import CARD, Drawing, draw
 from apps.workflows.forms import NodeForm, RunForm, TagsForm, WorkflowForm
 from apps.workflows.models import DraftNode, Workflow
@@ -44,6 +48,7 @@ from apps.workflows.services.drafting import (
 )
 from apps.workflows.services.publishing import draft_differs, draft_faults, whole
 from apps.workflows.services.publishing import publish as publish_workflow
+from apps.workflows.services.schedules import timetable_of
 from apps.workflows.services.tags import read_tags
 from apps.workspaces.access import Request, may, require
 
@@ -80,7 +85,7 @@ def _workflows(request: Request) -> QuerySet[Workflow]:
 
 
 def _workflow(request: Request, pk: int) -> Workflow:
-    rows = _workflows(request).select_related("published", "queue")
+    rows = _workflows(request).select_related("published", "queue", "scheduling")
     return get_object_or_404(rows, pk=pk)
 
 
@@ -92,7 +97,10 @@ def start(request: Request, workspace: str) -> HttpResponse:
 @require_safe
 def workflows(request: Request, workspace: str) -> HttpResponse:
     wanted = request.GET.get("q", "").strip()
-    rows = _workflows(request).select_related("published", "queue", "created_by")
+    rows = _workflows(request).select_related("published", "queue", "created_by", "scheduling")
+    rows = rows.annotate(
+        said=KeyTransform("schedule", KeyTransform("settings", "published__graph"))
+    )
     if wanted:
         rows = rows.filter(name__icontains=wanted)
     rows = rows.defer("published__graph")
@@ -361,13 +369,20 @@ def publish(request: Request, workspace: str, pk: int) -> HttpResponse:
             form.add_error(None, str(error))
         else:
             messages.success(request, f"Published {row.name} as v{version.number}.")
+            if request.POST.get("turn_on") and timetable_of(version) is not None:
+                turn(row, on=True, user=request.user)
+                messages.success(request, "Its scheduling is on.")
+                return go(request, reverse("workflows:schedule", args=[workspace, pk]))
             return go(request, reverse("workflows:workflow", args=[workspace, pk]))
+    faults = draft_faults(row)
     context = {
         "workflow": row,
         "form": form,
-        "faults": draft_faults(row),
+        "faults": faults,
         "differs": draft_differs(row),
         "next": (row.published.number or 0) + 1 if row.published else 1,
+        "asks_to_turn_on": row.schedule is not None and not is_on(row),
+        "timetable": None if faults else timetable_of(row),
         "heading": f"Publish {row.name}",
         "nav": "workflows",
     }
@@ -450,6 +465,55 @@ def runs(request: Request, workspace: str, pk: int) -> HttpResponse:
     }
     template = "runs/_rows.html" if request.htmx else "workflows/runs.html"
     return render(request, template, context)
+
+
+@require_safe
+def schedule(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """The published schedule: its switch, the next points, and what became of the last ones."""
+    row = _workflow(request, pk)
+    before = request.GET.get("before", "")
+    points = SchedulePoint.objects.filter(workflow=row).select_related("run")
+    timetable = _published_timetable(row)
+    context = {
+        "workflow": row,
+        "differs": draft_differs(row),
+        "timetable": timetable,
+        "why_off": why_not_on(row),
+        "why": why_schedule_waits(row) if timetable else None,
+        "points": points_shown(timetable, timezone.now()),
+        "page": newest_first(points, before),
+        "nav": "workflows",
+        "tab": "schedule",
+    }
+    return render(request, "workflows/schedule.html", context)
+
+
+def _published_timetable(row: Workflow) -> Timetable | None:
+    return None if row.published is None else timetable_of(row.published)
+
+
+@require_http_methods(["GET", "POST"])
+def switch(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """Turn scheduling on or off; to GET, the dialog that asks before it is turned on."""
+    row = _workflow(request, pk)
+    require(request, Permission.PUBLISH_WORKFLOW)
+    if request.method == "POST":
+        on = request.POST.get("on") == "1"
+        turn(row, on=on, user=request.user, run_latest="run_latest" in request.POST)
+        messages.success(request, f"Scheduling of {row.name} is {'on' if on else 'off'}.")
+        return go(request, reverse("workflows:schedule", args=[workspace, pk]))
+    timetable = _published_timetable(row)
+    latest = latest_today(row, timezone.now())
+    context = {
+        "workflow": row,
+        "timetable": timetable,
+        "latest": latest and timetable and f"{latest.astimezone(timetable.zone):%H:%M}",
+        "points": points_shown(timetable, timezone.now()),
+        "why_off": why_not_on(row),
+        "heading": f"Turn on scheduling of {row.name}",
+        "nav": "workflows",
+    }
+    return fragment(request, "workflows/_switch.html", context)
 
 
 @require_http_methods(["GET", "POST"])

@@ -19,11 +19,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from signal import SIGHUP
 from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
 
+from apps.core.embedded import tethered
 from tests.bench.children import Late, Stamps, gaps_ms, percentile, rate
 from tests.bench.installation import HERE, Client, Installation
 from tests.bench.rivals import Bare, PlainCelery, plain_celery
@@ -46,11 +48,13 @@ class Size:
     requests: int = 400
     waiting: int = 5_000
     graph: tuple[int, int] = (1_000, 3_000)
+    #: How many there are, and how many of them are due in one second.
+    schedules: tuple[int, int] = (5_000, 100)
 
 
 WHOLE = Size()
 #: To see that the bench works. Its figures mean nothing.
-SMALL = Size(1, 1, 5, 8, 3, 4, 5, 0.5, 2_000, 20, 50, (20, 40))
+SMALL = Size(1, 1, 5, 8, 3, 4, 5, 0.5, 2_000, 20, 50, (20, 40), (50, 5))
 
 
 @dataclass
@@ -374,6 +378,57 @@ def graph(bench: Bench) -> Figures:
     return in_rounds(bench.size.long_rounds, one)
 
 
+def schedules(bench: Bench) -> Figures:
+    """From the second at which they are due until each has its run, and until its child starts."""
+    count, due = bench.size.schedules
+    flow = bench.it.workflow(bench.client, chain_of(1), {"n000": "true"})
+    told = [sys.executable, "-m", "tests.bench.schedule_many", flow, due, count - due]
+    environment = {**bench.it.environment(), "DJANGO_SETTINGS_MODULE": "config.settings"}
+    subprocess.run(list(map(str, told)), env=environment, check=True)
+    beat = tethered(
+        [sys.executable, "-m", "celery", "--quiet", "--app=config", "beat"],
+        SIGHUP,
+        output=subprocess.DEVNULL,
+        env={**environment, "RUNYARD_ROLE": "beat"},
+    )
+    try:
+        rounds = [_due_minute(bench, due) for _ in range(bench.size.long_rounds + 1)]
+    finally:
+        bench.database.execute('UPDATE workflows_schedule SET "on" = false, next_at = NULL')
+        beat.send_signal(SIGHUP)
+        beat.wait(60)
+        bench.it.wait_until_over(bench.database)
+    return medians(rounds[1:])  # the first warms everything up
+
+
+def _due_minute(bench: Bench, due: int) -> Figures:
+    """What the next full minute brings."""
+    [minute] = bench.database.execute(
+        "SELECT date_trunc('minute', clock_timestamp()) + interval '1 min'"
+    ).fetchone() or (None,)
+    ask = """
+        SELECT extract(epoch FROM r.created_at - p.cycle)::float8,
+               extract(epoch FROM r.started_at - p.cycle)::float8
+          FROM runs_schedulepoint p JOIN runs_run r ON r.id = p.run_id
+         WHERE p.cycle = %s AND r.started_at IS NOT NULL
+    """
+    until = time.monotonic() + 60 + 60
+    while len(found := bench.database.execute(ask, [minute]).fetchall()) < due:
+        if time.monotonic() > until:
+            raise Late(f"of {due} points at {minute} {len(found)} have a run after 60 s")
+        time.sleep(0.1)
+    assert len(found) == due
+    delays, starts = (sorted(row[n] for row in found) for n in (0, 1))
+    return Figures(
+        {
+            "p50_s": percentile(delays, 0.5),
+            "p95_s": percentile(delays, 0.95),
+            "most_s": delays[-1],
+            "started_p95_s": percentile(starts, 0.95),
+        }
+    )
+
+
 def newest(bench: Bench) -> Figures:
     flow = bench.it.workflow(bench.client, chain_of(3))
     bench.ours(flow, 3)
@@ -464,5 +519,6 @@ WORKLOADS: Mapping[str, Callable[[Bench], Figures]] = {
     "W6": rest,
     "W8": waiting,
     "W9": graph,
+    "SCHEDULES": schedules,
     "W7": newest,
 }

@@ -68,6 +68,8 @@ RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
     "files/{path}": {"GET": (V, "read"), "PUT": (F, "edit"), "DELETE": (F, "edit")},
     "workflows": {"GET": (V, "read"), "POST": (W, "edit")},
     "schedule-preview": {"POST": (V, "read")},
+    f"{_FLOW}/schedule": {"GET": (V, "read"), "PUT": (PW, "edit")},
+    f"{_FLOW}/schedule/points": {"GET": (V, "read")},
     _FLOW: {"GET": (V, "read"), "PATCH": (W, "edit"), "DELETE": (W, "edit")},
     f"{_FLOW}/draft": {"PUT": (W, "edit")},
     f"{_FLOW}/tags": {"PUT": (W, "edit")},

@@ -238,7 +238,7 @@ def test_schedule_is_written_as_it_was_read_and_no_other_way():
         ),
         (
             {"kind": "cron", "cron": "0 2 * * mon", "left_out": ["2026-12-24"]},
-            "cron 0 2 * * MON, but for 1 date",
+            "by cron 0 2 * * MON, but for 1 date",
         ),
         (
             {"kind": "days", "time": "02:00", "instead": ["2026-12-24", "2026-12-25"]},

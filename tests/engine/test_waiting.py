@@ -21,12 +21,14 @@ from apps.engine.waiting import (
     Reason,
     RunStanding,
     SameCycleStanding,
+    ScheduleStanding,
     Snapshot,
     Thing,
     Waiting,
     WorkerStanding,
     why,
     why_in_line,
+    why_not_due,
 )
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -455,7 +457,7 @@ FIXTURES: list[tuple[Code, str, Snapshot, str]] = [
 def test_every_reason_has_a_fixture_and_stands_in_its_place():
     in_order = list(dict.fromkeys(code for code, *_ in FIXTURES))
 
-    assert in_order == list(Code)
+    assert [*in_order, Code.SCHEDULE_OFF] == list(Code)
 
 
 @pytest.mark.parametrize(
@@ -605,3 +607,38 @@ def test_lengths_are_said_in_one_unit(length: dict[str, float], said: str):
     [reason] = why(snapshot(at)).nodes[2]
 
     assert reason.clause == f"starts attempt 2 in {said}, since attempt 1 failed: exit code 1"
+
+
+ETL = Thing(Kind.WORKFLOW, 4, "etl")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "code", "sentence"),
+    [
+        (
+            ScheduleStanding(ETL, on=False),
+            Code.SCHEDULE_OFF,
+            "workflow [workflow 4 etl] does not start by itself: its schedule is off.",
+        ),
+        (
+            ScheduleStanding(ETL, on=False, asked=UPGRADE),
+            Code.SCHEDULE_OFF,
+            "workflow [workflow 4 etl] does not start by itself: [person 3 maya] turned its "
+            "schedule off 12 min ago.",
+        ),
+        (
+            ScheduleStanding(ETL, on=True, hold=QUEUE_HOLD),
+            Code.HELD_QUEUE,
+            "workflow [workflow 4 etl] waits until [hold 6 queue nightly] is released; "
+            "[person 3 maya] held it 12 min ago: upgrade.",
+        ),
+    ],
+)
+def test_a_workflow_says_why_its_schedule_does_not_start_it(
+    schedule: ScheduleStanding, code: Code, sentence: str
+):
+    reason = why_not_due(schedule, now=NOW)
+
+    assert (reason.code, written(reason)) == (code, sentence)
+    assert reason.sentence.startswith("Workflow etl ")
+    assert why_not_due(ScheduleStanding(ETL, on=True), now=NOW) is None

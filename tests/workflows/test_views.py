@@ -47,8 +47,8 @@ def test_workflows_with_their_last_runs(django_assert_num_queries, many):
     with django_assert_num_queries(5):
         html = client.get(FLOWS).content.decode()
 
-    assert [row[:4] for row in rows(html)] == [
-        [f"flow{n}", "v1", "Pending", "(Pending) 1"] for n in range(many)
+    assert [row[:5] for row in rows(html)] == [
+        [f"flow{n}", "v1", "manual", "Pending", "(Pending) 1"] for n in range(many)
     ]
 
 

@@ -26,7 +26,7 @@ from apps.runs.services.advance import advance
 from apps.runs.services.lanes import fill
 from apps.runs.services.moves import move_all, tell
 from apps.runs.services.scope import lock_nodes
-from apps.workflows.models import Workflow
+from apps.workflows.models import Schedule, Workflow
 from apps.workflows.services.tags import check_tags, read_tag
 from apps.workspaces.models import ResourceQueue, User, Workspace, WorkspaceHold
 from apps.workspaces.selectors import holds_on_tags
@@ -84,6 +84,8 @@ def release(hold: WorkspaceHold, *, missed: Missed = Missed.LATEST, user: User |
         if not standing.update(released_at=Now(), released_by=user, missed=missed):
             raise Conflict(f"the hold on {hold} has been released already")
         _shut_queues(hold.workspace)
+        waiting = Schedule.objects.filter(workflow__workspace=hold.workspace, on=True, held=True)
+        waiting.update(next_at=Now())
     _settle_all(_tagged(hold), user=user)
 
 

@@ -25,7 +25,7 @@ from django.utils import timezone
 from apps.nodes.models import File, JobVersion
 from apps.nodes.services.files import REUSED_HOURS, blob_name
 from apps.runs.logs import remove_logs
-from apps.runs.models import Attempt, NodeRun, Output, Run, RunEnd, RunEvent
+from apps.runs.models import Attempt, NodeRun, Output, Run, RunEnd, RunEvent, SchedulePoint
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,10 @@ def prune(*, days: int, seconds: float | None = None) -> Forgotten:
             break
         removed += batch
         time.sleep(min(time.monotonic() - batch_began, 1.0))
+    # A schedule knows by itself up to where it is done: none of these points comes again.
+    old = SchedulePoint.objects.filter(run=None, made_at__lt=Now() - timedelta(days=days))
+    while ids := list(old.values_list("pk", flat=True)[:BATCH_NODES]):
+        SchedulePoint.objects.filter(pk__in=ids).delete()
     if removed.runs:
         log.info("%d runs that were over for %d days are forgotten", removed.runs, days)
     return removed
@@ -137,6 +141,7 @@ def _prune_batch(days: int) -> Forgotten | None:
         attempts,
         RunEvent.objects.filter(run__in=runs),
         RunEnd.objects.filter(run__in=runs),
+        SchedulePoint.objects.filter(run__in=runs),
         NodeRun.objects.filter(pk__in=gone),
         Run.objects.filter(pk__in=runs),
     ):

@@ -6,6 +6,7 @@ Every part is level-triggered and safe to double: two beats, or a beat and ten w
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -26,6 +27,7 @@ from apps.runs.services.endings import tell_ends
 from apps.runs.services.holding import mend_held, settle
 from apps.runs.services.lanes import fill, follow, lanes_to_fill, to_follow
 from apps.runs.services.moves import admit, close, end_attempt, move
+from apps.runs.services.scheduling import AHEAD, database_clock, due, due_soon, take_due
 from apps.runs.services.scope import lock_nodes
 from apps.workspaces.models import ResourceQueue
 
@@ -44,6 +46,7 @@ def tick() -> None:
     may_expire = stamp_pulse()
     if is_at_rest():
         return
+    _launch_due()
     if may_expire:
         with _alone("expiring leases"):
             expire_leases()
@@ -75,6 +78,24 @@ def tick() -> None:
         recount_idle_runs()
         recount_queues()
     ring(bells())
+    _wait_for_due()
+
+
+def _launch_due() -> None:
+    with _alone("asking what is due"):
+        for workflow_id in due():
+            with _alone(f"launching what is due of workflow {workflow_id}"):
+                take_due(workflow_id)
+
+
+def _wait_for_due() -> None:
+    """Wait for what falls due within a second, so that the beat's interval delays nothing."""
+    with _alone("waiting for what is due"):
+        end = database_clock() + AHEAD
+        _launch_due()  # what fell due during the sweep
+        while (seconds := due_soon(end)) is not None:
+            time.sleep(seconds)
+            _launch_due()
 
 
 @contextmanager
@@ -111,6 +132,8 @@ def is_at_rest() -> bool:
             SELECT NOT EXISTS (SELECT FROM runs_run WHERE state IN ('pending', 'running'))
                AND NOT EXISTS (SELECT FROM workspaces_resourcequeue WHERE used <> 0)
                AND NOT EXISTS (SELECT FROM runs_runend)
+               AND NOT EXISTS (SELECT FROM workflows_schedule
+                                WHERE "on" AND next_at < clock_timestamp() + interval '1 s')
             """
         )
         return bool(cursor.fetchone()[0])

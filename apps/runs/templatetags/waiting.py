@@ -30,6 +30,8 @@ def why_sentence(context: Any, reason: Reason | None) -> SafeString | str:
     if reason is None:
         return ""
     first, *rest = reason.subject
+    if isinstance(first, str):
+        first = first[:1].upper() + first[1:]
     if isinstance(first, Thing) and first.kind is Kind.RUN:
         first = replace(first, name=first.name[:1].upper() + first.name[1:])
     return _linked(context, (first, *rest, " ", *reason.parts, "."))
@@ -71,6 +73,8 @@ def url_of(thing: Thing, workspace: str) -> str | None:
         case Kind.NODE:
             run = reverse("runs:run", args=[workspace, thing.run])
             return f"{run}?{urlencode({'node': thing.name})}"
+        case Kind.WORKFLOW:
+            return reverse("workflows:workflow", args=[workspace, thing.id])
         case Kind.QUEUE:
             return reverse("workspaces:line", args=[workspace, thing.id])
         case Kind.WORKER | Kind.HOLD:

@@ -20,7 +20,7 @@ from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
 from apps.engine.states import RUN_ENDED
 from apps.nodes.kinds.fields import PARAMETERS
 from apps.nodes.models import Job, JobVersion
-from apps.workflows.models import POLICIES, DraftEdge, DraftNode, Workflow
+from apps.workflows.models import POLICIES, DraftEdge, DraftNode, Schedule, Workflow
 from apps.workflows.services.schedules import read_schedule, zone_named
 from apps.workspaces.models import ResourceQueue, User, Workspace
 
@@ -212,9 +212,11 @@ def replace_draft(
 def delete_workflow(workflow: Workflow) -> None:
     """Put a workflow into the trash: its name is free again, its runs stay readable.
 
-    Raises Conflict while a run of it is not over.
+    Raises Conflict while its schedule is on, or a run of it is not over.
     """
     workflow = Workflow.objects.select_for_update().get(pk=workflow.pk)
+    if Schedule.objects.filter(workflow=workflow, on=True).exists():
+        raise Conflict(f"the schedule of {workflow.name!r} is on; turn it off first")
     under_way = workflow.runs.exclude(state__in=RUN_ENDED).order_by("pk").first()
     if under_way is not None:
         raise Conflict(f"run {under_way.pk} of {workflow.name!r} is not over; stop it first")

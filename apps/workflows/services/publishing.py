@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import Max
+from django.db.models.functions import Now
 
 from apps.core.canonical import digest
 from apps.core.errors import Conflict, FieldFault, Invalid
@@ -16,7 +17,7 @@ from apps.nodes.kinds.base import Given
 from apps.nodes.kinds.registry import kind
 from apps.nodes.services.variables import variable_faults
 from apps.workflows.clock import DATA_OFFSET
-from apps.workflows.models import POLICIES, DraftNode, Workflow, WorkflowVersion
+from apps.workflows.models import POLICIES, DraftNode, Schedule, Workflow, WorkflowVersion
 from apps.workspaces.models import ResourceQueue, User
 from apps.workspaces.variables import variables_of
 
@@ -81,6 +82,8 @@ def publish(
         created_by=user,
     )
     Workflow.objects.filter(pk=workflow.pk).update(published=version)
+    # The scheduler looks at once: the old timetable up to now, from now on the new one.
+    Schedule.objects.filter(workflow=workflow, on=True).update(next_at=Now())
     return version
 
 

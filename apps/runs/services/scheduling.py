@@ -1,0 +1,294 @@
+"""The scheduler: every due point of a schedule that is on becomes a run, or says why none.
+
+    switch(workflow, on=True, user=maya)
+    for workflow_id in due():           # with every tick
+        take_due(workflow_id)
+
+A schedule remembers up to where its points are done (`done_until`), and moves that on in the
+transaction that makes their rows and runs, under its workflow's row lock. So a point is taken
+once, by whoever comes first, and one that nobody took while everything was down is still there.
+A point belongs to the version that was published when it fell due: publishing another neither
+repeats nor drops one. What is started is the version that is published now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice, zip_longest
+
+from django.db import connection, transaction
+from django.db.models import Q, QuerySet
+
+from apps.core.errors import Conflict, Invalid, NotFound
+from apps.engine.states import Missed, Overlap, Trigger
+from apps.engine.timetable import Timetable
+from apps.runs.models import Run, SchedulePoint
+from apps.runs.services.launch import Skipped, launch
+from apps.workflows.models import Schedule, Workflow, WorkflowVersion
+from apps.workflows.services.publishing import whole
+from apps.workflows.services.schedules import timetable_of
+from apps.workspaces.models import User, WorkspaceHold
+
+#: A point found later than this was missed: nothing could start when it fell due.
+LATE = timedelta(seconds=60)
+#: Points of one schedule in one transaction.
+BATCH = 200
+#: Schedules that one look takes.
+SCHEDULES = 500
+#: A tick waits for what falls due within so long, so that a beat's interval delays nothing.
+AHEAD = timedelta(seconds=1)
+#: A held schedule is looked at again then, should its release not have woken it.
+HELD = timedelta(seconds=60)
+
+Clock = Callable[[], datetime]
+
+
+def database_clock() -> datetime:
+    """What every process compares with, now and not when the transaction began."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        now: datetime = cursor.fetchone()[0]
+        return now
+
+
+@transaction.atomic
+def switch(
+    workflow: Workflow,
+    *,
+    on: bool,
+    user: User | None,
+    run_latest: bool = False,
+    clock: Clock = database_clock,
+) -> Schedule:
+    """Turn a workflow's schedule on or off; as it is already, nothing changes.
+
+    On: what fell due before gets no run, but the latest point of today with `run_latest`. Off:
+    what fell due before still gets its run.
+
+    Raises Conflict where it cannot be turned on, with the reason; NotFound.
+    """
+    row = Workflow.objects.select_for_update(no_key=True, of=("self",))
+    workflow = row.select_related("published", "workspace").get(pk=workflow.pk)
+    if workflow.deleted_at is not None:
+        raise NotFound(f"workflow {workflow.name!r} was deleted")
+    now = clock()
+    schedule = Schedule.objects.filter(workflow=workflow).first()
+    if schedule is None:
+        schedule = Schedule(workflow=workflow, done_until=now)
+    if schedule.on == on:
+        return schedule
+    if on:
+        if fault := why_not_on(workflow):
+            raise Conflict(f"workflow {workflow.name!r} {fault}")
+        timetable = _timetable(workflow)
+        schedule.done_until, schedule.held = now, False
+        schedule.next_at = _next(timetable, now)
+        latest = latest_today(workflow, now) if run_latest else None
+        if latest is not None:
+            SchedulePoint.objects.bulk_create(_run(workflow, [latest]))
+    else:
+        while _take(workflow, schedule, now) and schedule.next_at == now:
+            pass
+        schedule.next_at = None
+    schedule.on, schedule.changed_by, schedule.changed_at = on, user, now
+    schedule.save()
+    return schedule
+
+
+def is_on(workflow: Workflow) -> bool:
+    return Schedule.objects.filter(workflow=workflow, on=True).exists()
+
+
+def why_not_on(workflow: Workflow) -> str:
+    """Why the switch cannot be turned on, after the workflow's name; "" if it can."""
+    if workflow.published is None:
+        return "is not published; publish it, then turn its schedule on"
+    if whole(workflow.published.graph)["settings"]["schedule"] is None:
+        return (
+            f"has no schedule in v{workflow.published.number}: set one and publish it, then turn "
+            "it on"
+        )
+    return ""
+
+
+def standing_hold(workflow: Workflow) -> WorkspaceHold | None:
+    """The oldest hold that keeps a workflow's schedule from starting it; None without any."""
+    rows = _holds(workflow).filter(released_at=None)
+    return rows.select_related("workspace", "queue", "created_by").order_by("pk").first()
+
+
+def latest_today(workflow: Workflow, now: datetime) -> datetime | None:
+    """The last point of today, in the schedule's zone, that is past and has no row; or None."""
+    if why_not_on(workflow):
+        return None
+    timetable = _timetable(workflow)
+    midnight = now.astimezone(timetable.zone).replace(hour=0, minute=0, second=0, microsecond=0)
+    begin = midnight.astimezone(now.tzinfo) - timedelta(microseconds=1)
+    last = max(timetable.points(begin, now), default=None)
+    if last is None or SchedulePoint.objects.filter(workflow=workflow, cycle=last).exists():
+        return None
+    return last
+
+
+def due(clock: Clock = database_clock) -> list[int]:
+    """Ids of the workflows whose schedules are to be looked at now, a batch."""
+    rows = Schedule.objects.filter(on=True, next_at__lte=clock()).order_by("next_at", "pk")
+    return list(rows.values_list("workflow", flat=True)[:SCHEDULES])
+
+
+def due_soon(until: datetime, clock: Clock = database_clock) -> float | None:
+    """In how many seconds the next schedule is due, if that is after now and not after `until`."""
+    now = clock()
+    rows = Schedule.objects.filter(on=True, next_at__gt=now, next_at__lte=until)
+    soon = rows.order_by("next_at").values_list("next_at", flat=True).first()
+    return None if soon is None else (soon - now).total_seconds()
+
+
+@transaction.atomic
+def take_due(workflow_id: int, clock: Clock = database_clock) -> None:
+    """Take what is due of one workflow; nothing where somebody else is at it."""
+    rows = Workflow.objects.select_for_update(no_key=True, skip_locked=True, of=("self",))
+    workflow = rows.select_related("published", "workspace").filter(pk=workflow_id).first()
+    if workflow is None or workflow.deleted_at is not None:
+        return
+    now = clock()
+    schedule = Schedule.objects.get(workflow=workflow)
+    if schedule.on and schedule.next_at is not None and schedule.next_at <= now:
+        _take(workflow, schedule, now)
+        schedule.save(update_fields=["done_until", "next_at", "held"])
+
+
+# --- under the workflow's row lock ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Point:
+    cycle: datetime
+    #: What its schedule says of cycles that were missed.
+    missed: Missed
+
+
+def _take(workflow: Workflow, schedule: Schedule, now: datetime) -> bool:
+    """Make runs and rows of what is due and move the schedule on; False while it is held.
+
+    What is more than a batch is left: then it is due again at once.
+    """
+    if standing_hold(workflow) is not None:
+        schedule.held, schedule.next_at = True, now + HELD
+        return False
+    points = list(islice(_due(workflow, schedule.done_until, now), BATCH + 1))
+    more = len(points) > BATCH
+    points = points[:BATCH]
+    to_run, left = _chosen(workflow, points, now, complete=not more)
+    rows = _run(workflow, to_run) if to_run else []
+    rows += [
+        SchedulePoint(workflow=workflow, cycle=cycle, reason=SchedulePoint.Reason.MISSED, note=note)
+        for cycle, note in left
+    ]
+    SchedulePoint.objects.bulk_create(sorted(rows, key=lambda row: row.cycle))
+    schedule.held = False
+    schedule.done_until = points[-1].cycle if more else max(now, schedule.done_until)
+    schedule.next_at = now if more else _next(timetable_of(_published(workflow)), now)
+    return True
+
+
+def _due(workflow: Workflow, after: datetime, until: datetime) -> Iterator[_Point]:
+    """Points in (after, until], each of the version that was published at that time."""
+    current = _published(workflow)
+    in_force = [current]
+    if current.created_at > after:
+        versions = workflow.versions.filter(number__isnull=False, created_at__lte=until)
+        old = versions.filter(created_at__lte=after).order_by("-number")[:1]
+        in_force = [*old, *versions.filter(created_at__gt=after).order_by("number")]
+    for version, following in zip_longest(in_force, in_force[1:]):
+        version.workflow = workflow
+        timetable = timetable_of(version)
+        if timetable is not None:
+            end = following.created_at if following else until
+            for cycle in timetable.points(max(version.created_at, after), end):
+                yield _Point(cycle, timetable.missed)
+
+
+def _chosen(
+    workflow: Workflow, points: Sequence[_Point], now: datetime, *, complete: bool
+) -> tuple[list[datetime], list[tuple[datetime, str]]]:
+    """The points that get a run, and those that get none, with the reason.
+
+    `complete`: the last of them is the newest of all.
+    """
+    released: list[WorkspaceHold] = []
+    if points and now - points[0].cycle > LATE:
+        released = list(
+            _holds(workflow).filter(released_at__gte=points[0].cycle).order_by("-released_at")
+        )
+    to_run, left = [], []
+    for n, point in enumerate(points):
+        hold = next((h for h in released if h.created_at <= point.cycle <= h.released_at), None)  # type: ignore[operator]
+        missed = Missed(hold.missed) if hold else point.missed
+        newest = complete and n == len(points) - 1
+        late = now - point.cycle > LATE
+        if not late or missed is Missed.ALL or (missed is Missed.LATEST and newest):
+            to_run.append(point.cycle)
+            continue
+        what = f"held: {hold}" if hold else "nothing could start when it fell due"
+        rule = "none is run" if missed is Missed.NONE else "the latest is run"
+        left.append((point.cycle, f"{what}; of missed cycles {rule}"))
+    return to_run, left
+
+
+def _run(workflow: Workflow, cycles: Sequence[datetime]) -> list[SchedulePoint]:
+    """Start a run of each cycle, or say why there is none; the rows are not yet saved."""
+    rows: list[SchedulePoint] = []
+    version = _published(workflow)
+    settings = whole(version.graph)["settings"]
+    # Skipped is said of one run at a time.
+    alone = settings["overlap"] == Overlap.SKIP.value
+    for part in [[cycle] for cycle in cycles] if alone else [list(cycles)]:
+        runs: list[Run] = []
+        reason, note = SchedulePoint.Reason.NONE, ""
+        try:
+            with transaction.atomic():
+                runs = launch(version, cycles=part, trigger=Trigger.SCHEDULE, by=None)
+        except Skipped as error:
+            reason, note = SchedulePoint.Reason.OVERLAP, str(error)
+        except (Conflict, Invalid) as error:
+            reason, note = SchedulePoint.Reason.FAULT, str(error)
+        run_of = {run.cycle: run for run in runs}
+        rows += [
+            SchedulePoint(
+                workflow=workflow, cycle=cycle, run=run_of.get(cycle), reason=reason, note=note
+            )
+            for cycle in part
+        ]
+    return rows
+
+
+def _published(workflow: Workflow) -> WorkflowVersion:
+    version = workflow.published
+    assert version is not None  # noqa: S101 -- none is turned on without
+    version.workflow = workflow
+    return version
+
+
+def _timetable(workflow: Workflow) -> Timetable:
+    timetable = timetable_of(_published(workflow))
+    assert timetable is not None  # noqa: S101 -- asked for only where `why_not_on` is silent
+    return timetable
+
+
+def _next(timetable: Timetable | None, now: datetime) -> datetime | None:
+    return None if timetable is None else next(iter(timetable.following(now, 1)), None)
+
+
+def _holds(workflow: Workflow) -> QuerySet[WorkspaceHold]:
+    """All holds that ever kept this workflow's schedule: on its workspace, a tag, its queue."""
+    ours = Q(queue=None, tag_key="")
+    for key, value in workflow.tags.items():
+        ours |= Q(tag_key=key, tag_value__in=["", value])
+    if workflow.published is not None:
+        queue = workflow.published.graph["settings"]["queue"]
+        if queue is not None:
+            ours |= Q(queue=queue)
+    return WorkspaceHold.objects.filter(ours, workspace=workflow.workspace_id)
