@@ -248,7 +248,11 @@ class Lives(Walk):
 
     # --- what can happen ----------------------------------------------------------------
 
-    @often(16, queue=st.sampled_from([0, 0, 1]))
+    @often(
+        16,
+        when=lambda self: N.QUEUED in self.states.values(),
+        queue=st.sampled_from([0, 0, 1]),
+    )
     def claims(self, queue: int = 0) -> None:
         fits = self.can_take(queue, self.standing(queue, N.RUNNING) + 1)
 
@@ -434,7 +438,7 @@ class Lives(Walk):
         self.states[key] = N.SUCCEEDED
         self.goes_on(over)
 
-    @often(2)
+    @often(4)
     def reruns_what_failed(self) -> None:
         over = self.over()
         alive = frozenset() if over else self.scope.alive(self.states)
@@ -447,7 +451,7 @@ class Lives(Walk):
         assert set(rerun_failed(self.run, user=None)) == chosen
         self.has_rerun(chosen, over)
 
-    @often(2, pick=st.integers(0, 5), downstream=st.booleans())
+    @often(8, pick=st.integers(0, 5), downstream=st.booleans())
     def reruns_a_node(self, pick: int, downstream: bool) -> None:
         over = self.over()
         key = self.graph.keys[pick % len(self.graph.keys)]
