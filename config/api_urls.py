@@ -6,6 +6,7 @@ from django.urls import include, path, re_path
 
 from apps.core.api import description, problems
 from apps.nodes import api as nodes
+from apps.notifications import api as notifications
 from apps.runs import api as runs
 from apps.workflows import api as workflows
 from apps.workspaces import api as workspaces
@@ -38,6 +39,7 @@ in_workspace = [
     path("workflows", workflows.WorkflowsEndpoint.as_view()),
     path(f"{_workflow}", workflows.WorkflowEndpoint.as_view()),
     path(f"{_workflow}/draft", workflows.WorkflowDraftEndpoint.as_view()),
+    path(f"{_workflow}/notifications", notifications.WorkflowNotificationsEndpoint.as_view()),
     path(f"{_workflow}/tags", workflows.WorkflowTagsEndpoint.as_view()),
     path(f"{_workflow}/publish", workflows.WorkflowPublishEndpoint.as_view()),
     path(f"{_workflow}/versions", workflows.WorkflowVersionsEndpoint.as_view()),
@@ -64,6 +66,11 @@ in_workspace = [
     path(f"{_attempt}/log/search", runs.LogSearchEndpoint.as_view()),
     path(f"{_run}/outputs", runs.OutputsEndpoint.as_view()),
     path(f"{_run}/outputs/<int:output>", runs.OutputEndpoint.as_view()),
+    path("incidents", notifications.IncidentsEndpoint.as_view()),
+    path("incidents/<int:incident>", notifications.IncidentEndpoint.as_view()),
+    path(
+        "incidents/<int:incident>/acknowledge", notifications.IncidentAcknowledgeEndpoint.as_view()
+    ),
 ]
 v1 = [
     path("schema/", description.schema, name="api-schema"),

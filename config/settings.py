@@ -7,6 +7,7 @@ where `apps.core.home` says. The variables are described in docs/configuration.m
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -64,6 +65,7 @@ INSTALLED_APPS = [
     "apps.nodes",
     "apps.workflows",
     "apps.runs",
+    "apps.notifications",
 ]
 
 MIDDLEWARE = [
@@ -271,6 +273,30 @@ JOB_UID_BASE = _whole("RUNYARD_JOB_UID_BASE", 200_000)
 #: Processes and threads that each of these users may have at once on a machine; 0: no limit.
 JOB_PROCESSES = _whole("RUNYARD_JOB_PROCESSES", 4_096)
 
+# --- mail -----------------------------------------------------------------------------------
+
+#: The mail server; "": none, and no mail can be sent.
+SMTP_HOST = os.environ.get("RUNYARD_SMTP_HOST", "")
+#: How the way to it is encrypted: by STARTTLS, by TLS from the first byte, or not at all.
+SMTP_SECURITY = os.environ.get("RUNYARD_SMTP_SECURITY") or "starttls"
+_smtp_ports = {"starttls": 587, "tls": 465, "none": 25}
+if SMTP_SECURITY not in _smtp_ports:
+    raise ImproperlyConfigured(
+        f"RUNYARD_SMTP_SECURITY is {SMTP_SECURITY!r}; write starttls, tls or none"
+    )
+SMTP_PORT = _whole("RUNYARD_SMTP_PORT", _smtp_ports[SMTP_SECURITY], least=1)
+SMTP_USER = os.environ.get("RUNYARD_SMTP_USER", "")
+SMTP_PASSWORD = os.environ.get("RUNYARD_SMTP_PASSWORD", "")
+#: Whom mail comes from, as name@example.com.
+MAIL_FROM = os.environ.get("RUNYARD_MAIL_FROM", "")
+if SMTP_HOST and not re.fullmatch(r"[^@\s<>\"]+@[\w.-]+", MAIL_FROM, re.ASCII):
+    raise ImproperlyConfigured(
+        f"RUNYARD_MAIL_FROM is {MAIL_FROM!r}; with RUNYARD_SMTP_HOST it names the address that "
+        "mail comes from, as runyard@example.com"
+    )
+#: Mails that one address gets within an hour; what is over it comes in a digest.
+MAIL_PER_HOUR = _whole("RUNYARD_MAIL_PER_HOUR", 20, least=1)
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -291,11 +317,15 @@ LOGGING = {
 # --- Celery: config/celery.py ---------------------------------------------------------------
 
 CELERY_BROKER_URL = BROKER_URL
-CELERY_IMPORTS = ["apps.runs.tasks"]
+CELERY_IMPORTS = ["apps.runs.tasks", "apps.notifications.tasks"]
 CELERY_TASK_DEFAULT_QUEUE = EVERY_BELL
 # A queue of its own, so that beats which nobody heard for a while do not stand before a bell.
 CELERY_TASK_ROUTES = {
-    name: {"queue": "runyard.tick"} for name in ("runs.tick", "runs.prune", "runs.collect_bytes")
+    name: {"queue": "runyard.tick"}
+    for name in (
+        *("runs.tick", "runs.prune", "runs.collect_bytes"),
+        *("notifications.tick", "notifications.prune"),
+    )
 }
 CELERY_TASK_CREATE_MISSING_QUEUES = True
 # What a worker listens to: one that serves some resource queues only has a bell of its own.
@@ -327,4 +357,6 @@ CELERY_BEAT_SCHEDULE = {
     "runs.tick": {"task": "runs.tick", "schedule": 1.0},
     "runs.prune": {"task": "runs.prune", "schedule": 600.0},
     "runs.collect_bytes": {"task": "runs.collect_bytes", "schedule": 86_400.0},
+    "notifications.tick": {"task": "notifications.tick", "schedule": 5.0},
+    "notifications.prune": {"task": "notifications.prune", "schedule": 3_600.0},
 }

@@ -14,4 +14,5 @@ urlpatterns = [
     path("", include("apps.nodes.urls")),
     path("", include("apps.workflows.urls")),
     path("", include("apps.runs.urls")),
+    path("", include("apps.notifications.urls")),
 ]

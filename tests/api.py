@@ -131,6 +131,7 @@ class World:
     secret: str
     variable: str
     hold: int
+    incident: int
 
     def address(self, template: str) -> str:
         """`/api/v1/workspaces/{workspace}/…` with this world's names and ids."""
@@ -181,6 +182,7 @@ def world(name: str = "default") -> World:
         secret="WAREHOUSE_PASSWORD",
         variable="region",
         hold=hold(workspace, tag="team=nobody", user=None).pk,
+        incident=factories.incident(flow, run_id=run.pk).pk,
     )
 
 

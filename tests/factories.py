@@ -10,9 +10,12 @@ from django.utils import timezone
 from apps.engine.states import Trigger
 from apps.nodes.models import Job
 from apps.nodes.services.jobs import create_job, publish_job
+from apps.notifications.letters import letter_test
+from apps.notifications.models import Delivery, Incident, Kind
+from apps.notifications.services.outbox import post
 from apps.runs.models import Run
 from apps.runs.services.launch import launch
-from apps.workflows.models import WorkflowVersion
+from apps.workflows.models import Workflow, WorkflowVersion
 from apps.workflows.services.drafting import NodeSettings, add_node, create_workflow
 from apps.workflows.services.publishing import publish
 from apps.workspaces.models import Workspace
@@ -68,6 +71,30 @@ def published(
 def chain(n: int, **kwargs: object) -> WorkflowVersion:
     names = [f"n{i:03}" for i in range(n)]
     return published(*names, edges=pairwise(names), **kwargs)
+
+
+def incident(workflow: Workflow, *, run_id: int = 1) -> Incident:
+    """An open incident of a workflow."""
+    now = timezone.now()
+    return Incident.objects.create(
+        workspace=workflow.workspace,
+        workflow=workflow,
+        name=workflow.name,
+        run_id=run_id,
+        node="load",
+        reason="exit code 1",
+        opened_at=now,
+        failed_at=now,
+        runs=1,
+    )
+
+
+def mail(address: str = "maya@example.com") -> Delivery:
+    """A test message in the outbox."""
+    letter = letter_test(workspace().name, "maya")
+    event = f"test to {address}"
+    post(workspace(), letter, [address], kind=Kind.TEST, event=event)
+    return Delivery.objects.get(event=event)
 
 
 def by_hand(version: WorkflowVersion, **kwargs: object) -> Run:

@@ -118,6 +118,8 @@ class Run(models.Model):
     )
     #: Names of the hooks that are told when it has ended (services/endings.py).
     on_end = ArrayField(models.CharField(max_length=64), default=list)
+    #: Names of the hooks that are told of its failures, set at launch.
+    on_failure = ArrayField(models.CharField(max_length=64), default=list)
     #: Nodes at once; None: no limit.
     parallelism = models.PositiveSmallIntegerField(null=True)
     timeout_seconds = models.PositiveIntegerField(null=True)
@@ -220,6 +222,12 @@ class Run(models.Model):
                 fields=["lane"],
                 name="run_in_lane",
                 condition=Q(lane__isnull=False, state__in=["pending", "running"], waits=False),
+            ),
+            # Has the workflow recovered, and when did it last succeed?
+            models.Index(
+                fields=["workflow", "ended_at"],
+                name="run_succeeded",
+                condition=Q(state="succeeded", workflow__isnull=False),
             ),
             # Retention: what has been over for long?
             models.Index(
@@ -458,7 +466,9 @@ class RunEvent(models.Model):
 class RunEnd(models.Model):
     """An end that somebody has yet to be told of; written in the transaction of that end.
 
-    Only for runs that name a hook in `on_end`; gone once the hook has returned.
+    The end of a run that names a hook in `on_end`, or a failure in one that names a hook in
+    `on_failure`: the end of a node that has failed for good, or that of a run which failed
+    without one. Gone once the hook has returned.
     """
 
     # No constraint, as for events; it leaves with its run.

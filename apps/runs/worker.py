@@ -48,7 +48,7 @@ from apps.runs.logs import Blanks
 from apps.runs.models import NodeRun
 from apps.runs.services import sweep
 from apps.runs.services.advance import advance
-from apps.runs.services.endings import run_ended
+from apps.runs.services.endings import run_ended, tell_of
 from apps.runs.services.hot_path import (
     Claim,
     Finished,
@@ -337,6 +337,9 @@ class Worker:
         if done.needs_advance:
             with self._quiet("advance"):
                 advance(held.mine.run_id)
+        if done.state is NodeState.FAILED:
+            with self._quiet("telling of a failure"):
+                tell_of(held.mine.run_id)
         if done.awaited:
             with self._quiet("what follows from the end of a run"):
                 run_ended(held.mine.run_id)

@@ -27,6 +27,8 @@ from apps.engine.timetable import Timetable
 from apps.nodes.forms import RemarksForm
 from apps.nodes.kinds.registry import kinds
 from apps.nodes.models import Job
+from apps.notifications.smtp import can_mail
+from apps.notifications.views import addresses_form
 from apps.runs.models import Run, SchedulePoint
 from apps.runs.services.holding import tag_workflow
 from apps.runs.services.launch import launch
@@ -318,6 +320,8 @@ def settings(request: Request, workspace: str, pk: int) -> HttpResponse:
         "differs": draft_differs(row),
         "form": form,
         "tags": _tags_form(request, row),
+        "addresses": addresses_form(request, row),
+        "can_mail": can_mail(),
         "nav": "workflows",
         "tab": "settings",
     }

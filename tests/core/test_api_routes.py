@@ -72,6 +72,7 @@ RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
     f"{_FLOW}/schedule/points": {"GET": (V, "read")},
     _FLOW: {"GET": (V, "read"), "PATCH": (W, "edit"), "DELETE": (W, "edit")},
     f"{_FLOW}/draft": {"PUT": (W, "edit")},
+    f"{_FLOW}/notifications": {"GET": (V, "read"), "PUT": (W, "edit")},
     f"{_FLOW}/tags": {"PUT": (W, "edit")},
     f"{_FLOW}/publish": {"POST": (PW, "edit")},
     f"{_FLOW}/versions": {"GET": (V, "read")},
@@ -96,6 +97,9 @@ RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
     f"{_NODE}/attempts/{{attempt}}/log/search": {"GET": (V, "read")},
     f"{_RUN}/outputs": {"GET": (V, "read")},
     f"{_RUN}/outputs/{{output}}": {"GET": (V, "read")},
+    "incidents": {"GET": (V, "read")},
+    "incidents/{incident}": {"GET": (V, "read")},
+    "incidents/{incident}/acknowledge": {"POST": (OP, "run")},
 }
 IN_WORKSPACE = "/api/v1/workspaces/{workspace}"
 #: Addresses without a workspace in them.

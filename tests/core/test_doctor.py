@@ -44,7 +44,7 @@ def test_doctor_finds_a_fresh_home_well_and_leaves_nothing_running(fresh_home):
         dict.fromkeys(
             [
                 *("Python", "checkout", "home", "disk", "servers"),
-                *("database", "tables", "clock", "broker", "address"),
+                *("database", "tables", "clock", "broker", "mail", "address"),
             ],
             "ok",
         ),

@@ -74,6 +74,8 @@ def test_pages_hold_no_inline_code_or_style_and_nothing_that_needs_eval():
     found = {
         str(path.relative_to(TEMPLATES)): forbidden.findall(path.read_text())
         for path in TEMPLATES.rglob("*.html")
+        # A mail carries its style with it: it has no other, and our policy is not over it.
+        if path.parent != TEMPLATES / "notifications/mail"
     }
 
     assert {path: hits for path, hits in found.items() if hits} == {}

@@ -18,7 +18,7 @@ from apps.runs.services.hot_path import Outcome, claim, finish
 from apps.workspaces.secrets import set_secret
 from apps.workspaces.selectors import default_queue
 from apps.workspaces.variables import set_variable
-from tests.factories import by_hand, published, workspace
+from tests.factories import by_hand, incident, mail, published, workspace
 from tests.people import client_of, member, user
 
 pytestmark = pytest.mark.django_db
@@ -64,6 +64,8 @@ def things() -> dict[str, int]:
         "holds": hold(workspace(), tag="team=nobody", user=None).pk,
         "secrets": set_secret(workspace(), "PASSWORD", "canary-4711", user=None).pk,
         "variables": set_variable(workspace(), "region", "eu", user=None).pk,
+        "incidents": incident(version.workflow, run_id=run.pk).pk,
+        "mails": mail().pk,
         "files": put_file(workspace(), "a.txt", BytesIO(b"a"), user=None).pk,
     }
 

@@ -5,8 +5,12 @@
 
     launch(version, on_end=["emr"], …)      # this run's end is told to it
 
-The row that says who has yet to be told is written in the transaction that ends the run. It is
-told right after the commit by whoever ended it, and what a crash left untold by the sweep.
+    @when_failed("incidents")               # the failures of every workflow's runs are told to it
+    def note_failure(run_id: int) -> None: …
+
+The row that says who has yet to be told is written in the transaction that ends the run or the
+node. It is told right after the commit by whoever ended it, and what a crash left untold by the
+sweep.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from django.db import InterfaceError, OperationalError, connection
 from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 
+from apps.engine.states import Trigger
 from apps.runs.models import Run, RunEnd
 from apps.runs.services.lanes import fill, follow
 
@@ -26,6 +31,8 @@ log = logging.getLogger(__name__)
 
 Hook = Callable[[int], None]
 _hooks: dict[str, Hook] = {}
+#: Those of `_hooks` that are told of failures.
+_of_failures: set[str] = set()
 
 #: How many are told in one sweep.
 BATCH = 200
@@ -53,6 +60,22 @@ def when_run_ended(name: str) -> Callable[[Hook], Hook]:
     return register
 
 
+def when_failed(name: str) -> Callable[[Hook], Hook]:
+    """Register what is called with a run's id once a node of it has failed for good, its retries
+    used up, or the run has ended as failed without such a node.
+
+    For the runs of every workflow that are launched from then on, but no debug runs. Else as
+    `when_run_ended`: the run may not be over by then.
+    """
+    _of_failures.add(name)
+    return when_run_ended(name)
+
+
+def told_of_failures(trigger: Trigger) -> list[str]:
+    """The hooks that a workflow's run with this trigger tells of its failures."""
+    return [] if trigger is Trigger.DEBUG else sorted(_of_failures)
+
+
 def check_hooks(names: Sequence[str]) -> None:
     """Raise ValueError if one is not registered: its runs would tell nobody."""
     unknown = sorted(set(names) - _hooks.keys())
@@ -76,8 +99,13 @@ def run_ended(run_id: int) -> None:
     if run.lane_id is not None:
         fill(run.lane_id)
     if run.on_end:
-        for pk in RunEnd.objects.filter(run=run_id).order_by("pk").values_list("pk", flat=True):
-            _tell(pk)
+        tell_of(run_id)
+
+
+def tell_of(run_id: int) -> None:
+    """Tell of the ends in one run that somebody has yet to hear of."""
+    for pk in RunEnd.objects.filter(run=run_id).order_by("pk").values_list("pk", flat=True):
+        _tell(pk)
 
 
 def tell_ends() -> None:
@@ -110,7 +138,7 @@ def _tell(pk: int) -> None:
             raise
         pause = min(2**tries, LONGEST_PAUSE_SECONDS)
         why = f"{type(error).__name__}: {error}"
-        log.exception("%r was not told that run %d ended; again in %d s", name, run_id, pause)
+        log.exception("%r was not told of an end in run %d; again in %d s", name, run_id, pause)
         RunEnd.objects.filter(pk=pk).update(
             due_at=Now() + timedelta(seconds=pause), why=why.replace("\0", "")[:1000]
         )

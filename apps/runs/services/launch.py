@@ -20,7 +20,7 @@ from apps.nodes.models import Job, JobVersion
 from apps.nodes.services.variables import variable_faults
 from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import Lane, NodeRun, Run, RunEvent
-from apps.runs.services.endings import check_hooks
+from apps.runs.services.endings import check_hooks, told_of_failures
 from apps.runs.services.holding import held_note
 from apps.runs.services.hot_path import call
 from apps.runs.services.lanes import earlier_of, fill, lane_of, lock
@@ -117,6 +117,7 @@ def launch(
             "parallelism": settings["parallelism"],
             "timeout_seconds": settings["timeout_seconds"],
             "zone": zone_of(settings, owner.workspace.zone),
+            "on_failure": told_of_failures(trigger),
         }
     elif overlap is not None:
         raise ValueError("overlap is between runs of a workflow; give a job's run a lane")

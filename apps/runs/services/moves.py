@@ -18,7 +18,7 @@ from django.db.models.functions import Now
 from apps.core.errors import Conflict
 from apps.engine.states import AttemptState, By, Hold, NodeState, RunState, check_move
 from apps.runs.doorbell import ring_after_commit
-from apps.runs.models import Attempt, NodeRun, Run, RunEvent
+from apps.runs.models import Attempt, NodeRun, Run, RunEnd, RunEvent
 from apps.runs.services.endings import run_ended
 from apps.runs.services.hot_path import call
 from apps.runs.services.lanes import earlier_of
@@ -118,8 +118,20 @@ def move_all(
         )
         for node in moved
     )
+    if new is NodeState.FAILED:
+        _keep_untold(moved)
     _count(moved, new, need=changes.get("need"))
     return moved
+
+
+def _keep_untold(failed: Iterable[NodeRun]) -> None:
+    """Write down who has yet to be told of these failures; the sweep tells them."""
+    hooks = Run.objects.filter(pk__in={node.run_id for node in failed}).values_list(
+        "pk", "on_failure"
+    )
+    RunEnd.objects.bulk_create(
+        RunEnd(run_id=pk, hook=hook) for pk, names in hooks for hook in names
+    )
 
 
 def _give_back(nodes: Iterable[NodeRun]) -> None:

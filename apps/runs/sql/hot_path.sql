@@ -456,7 +456,7 @@ BEGIN
 
     -- 2. Sees every pause and stop that came before: they lock the run's unfinished nodes
     -- first, so that this finish is wholly before or wholly after them.
-    SELECT hold, held, parallelism, strategy,
+    SELECT hold, held, parallelism, strategy, on_failure,
            lane_id IS NOT NULL OR on_end <> '{}' AS awaited INTO run
       FROM runs_run WHERE id = me.run_id;
     -- The rest of a run with the strategy *end* is about to be cancelled; its next node may be
@@ -546,6 +546,10 @@ BEGIN
      WHERE node_run_id = p_node AND number = p_attempt;
     INSERT INTO runs_runevent (run_id, node_run_id, attempt, old, new, note, at)
     VALUES (me.run_id, p_node, p_attempt, 'running', me.state, p_reason, clock_timestamp());
+    IF me.state = 'failed' AND run.on_failure <> '{}' THEN
+        INSERT INTO runs_runend (run_id, hook, tries, due_at, why)
+        SELECT me.run_id, hook, 0, clock_timestamp(), '' FROM unnest(run.on_failure) AS hook;
+    END IF;
 
     -- 6. The runs' rows last, by id.
     IF taken.run_id < me.run_id THEN
@@ -617,7 +621,11 @@ BEGIN
            revision = revision + 1
       FROM (SELECT state FROM runs_run WHERE id = p_run) AS before
      WHERE run.id = p_run AND run.open = 0 AND run.ended_at IS NULL
-    RETURNING before.state, run.state, run.on_end INTO was, how, hooks;
+    RETURNING before.state, run.state,
+              -- A failure of which no failed node has told.
+              run.on_end || CASE WHEN run.state = 'failed' AND run.failed = 0
+                                 THEN run.on_failure ELSE '{}' END
+         INTO was, how, hooks;
     IF NOT FOUND THEN
         RETURN false;
     END IF;

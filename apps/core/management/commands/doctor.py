@@ -27,6 +27,7 @@ from apps.core.up import CannotRun, listen, refuse_colon
 from apps.nodes.java import find_java
 from apps.nodes.kinds.base import CannotStart
 from apps.nodes.spark import find_spark
+from apps.notifications.smtp import Unreachable, can_mail, connected
 from apps.runs.worker import find_identity
 
 OLDEST_POSTGRESQL = 150_000
@@ -88,6 +89,7 @@ def findings(host: str, port: int) -> Iterator[Finding]:
     yield java()
     yield spark()
     yield jobs_user()
+    yield mail()
     yield address(host, port)
 
 
@@ -218,6 +220,21 @@ def jobs_user() -> Finding:
             "write jobs whom you would give this account",
         )
     return ok("jobs", f"run as users of their own, one a workspace, from {whom.base} up")
+
+
+def mail() -> Finding:
+    """The mail server, talked to as for a mail; none is an answer too."""
+    if not can_mail():
+        return ok("mail", "none is sent of failures: RUNYARD_SMTP_HOST names no mail server")
+    try:
+        with connected():
+            pass
+    except Unreachable as error:
+        return fail("mail", str(error), "correct RUNYARD_SMTP_*, or start the server")
+    said = f"{settings.SMTP_HOST} port {settings.SMTP_PORT} answers, from {settings.MAIL_FROM}"
+    if not settings.PUBLIC_URL:
+        return warn("mail", f"{said}; mails have no links", "set RUNYARD_PUBLIC_URL")
+    return ok("mail", said)
 
 
 def address(host: str, port: int) -> Finding:

@@ -1,0 +1,175 @@
+"""What a mail says: its subject, its text, and the same as HTML.
+
+A letter is written as its event happens and never anew: what is sent twice is the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from hashlib import sha256
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
+from django.template.loader import render_to_string
+
+from apps.notifications.models import Delivery, Incident, Kind
+
+#: Of a subject, in characters.
+MAX_SUBJECT = 150
+#: Incidents that a digest tells of one by one; the rest it counts.
+MAX_TOLD = 100
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+@dataclass(frozen=True)
+class Letter:
+    subject: str
+    text: str
+    html: str
+
+
+def link_to(path: str) -> str:
+    """A whole address in the console; "" where RUNYARD_PUBLIC_URL does not say where it is."""
+    return f"{settings.PUBLIC_URL.rstrip('/')}{path}" if settings.PUBLIC_URL else ""
+
+
+# By hand and not from the table of addresses: that would load every page into each worker. A
+# test holds them equal to it.
+
+
+def path_of_run(workspace: str, run_id: int) -> str:
+    return f"/w/{workspace}/runs/{run_id}/"
+
+
+def path_of_log(workspace: str, incident: Incident) -> str:
+    """The log of the attempt that failed, at the line that says why."""
+    path = f"{path_of_run(workspace, incident.run_id)}nodes/{incident.node_run_id}/"
+    line = f"#L{incident.log_line}" if incident.log_line else ""
+    return f"{path}?attempt={incident.attempt}{line}" if incident.attempt else path
+
+
+def path_of_incidents(workspace: str) -> str:
+    return f"/w/{workspace}/notifications/"
+
+
+def letter_opened(incident: Incident) -> Letter:
+    """A workflow has begun to fail."""
+    where = f" at {incident.node}" if incident.node else ""
+    return _letter("opened", f"Failed: {incident.name}{where}", incident)
+
+
+def letter_recovered(incident: Incident) -> Letter:
+    """It has succeeded again."""
+    return _letter("recovered", f"Recovered: {incident.name}", incident)
+
+
+def letter_test(workspace: str, by: str) -> Letter:
+    """What the button sends."""
+    context = {"workspace": workspace, "by": by, "to_console": link_to(f"/w/{workspace}/")}
+    return _rendered("test", f"Test message from Runyard [{workspace}]", context)
+
+
+def letter_digest(workspace: str, zone: str, held: Sequence[Delivery]) -> Letter:
+    """What was held back, each in a line; `held` with their incidents."""
+    told = [
+        {
+            "subject": each.subject.removesuffix(f" [{workspace}]"),
+            "why": why_of(each.incident) if each.incident and each.kind == Kind.OPENED else "",
+            "at": _local(each.created_at, zone),
+            "link": link_to(path_of_run(workspace, each.incident.run_id)) if each.incident else "",
+        }
+        for each in held[:MAX_TOLD]
+    ]
+    context = {
+        "workspace": workspace,
+        "count": len(held),
+        "told": told,
+        "more": len(held) - len(told),
+        "most": settings.MAIL_PER_HOUR,
+        "zone": zone,
+        "to_incidents": link_to(path_of_incidents(workspace)),
+    }
+    return _rendered("digest", f"{len(held)} more notifications [{workspace}]", context)
+
+
+def why_of(incident: Incident) -> str:
+    """The failing line of the log; else why the node failed."""
+    return incident.error_line or incident.reason
+
+
+def _letter(name: str, subject: str, incident: Incident) -> Letter:
+    workspace = incident.workspace
+    context = {
+        "incident": incident,
+        "workspace": workspace.name,
+        "description": incident.workflow.description,
+        "zone": workspace.zone,
+        "opened_at": _local(incident.opened_at, workspace.zone),
+        "recovered_at": _local(incident.recovered_at, workspace.zone),
+        "open_for": _lasted(incident),
+        "to_run": link_to(path_of_run(workspace.name, incident.run_id)),
+        "to_log": link_to(path_of_log(workspace.name, incident)) if incident.node_run_id else "",
+        "to_recovery": link_to(path_of_run(workspace.name, incident.recovered_by))
+        if incident.recovered_by
+        else "",
+        "to_incidents": link_to(path_of_incidents(workspace.name)),
+    }
+    return _rendered(name, f"{subject} [{workspace.name}]", context)
+
+
+def _rendered(name: str, subject: str, context: dict[str, Any]) -> Letter:
+    subject = one_line(subject)
+    context = {**context, "subject": subject}
+    text = render_to_string(f"notifications/mail/{name}.txt", context)
+    return Letter(
+        subject,
+        re.sub(r"\n{3,}", "\n\n", text).strip() + "\n",
+        render_to_string(f"notifications/mail/{name}.html", context),
+    )
+
+
+def one_line(text: str) -> str:
+    """Fit for a header: one line, without what ends or steers one."""
+    text = " ".join(_CONTROL.sub(" ", text).split())
+    return text if len(text) <= MAX_SUBJECT else text[: MAX_SUBJECT - 1] + "…"
+
+
+def _local(at: datetime | None, zone: str) -> str:
+    return f"{at.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M:%S}" if at else ""
+
+
+def _lasted(incident: Incident) -> str:
+    if incident.recovered_at is None:
+        return ""
+    minutes = int((incident.recovered_at - incident.opened_at).total_seconds() // 60)
+    if minutes < 60:
+        return f"{minutes} min" if minutes else "less than a minute"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def message_of(delivery: Delivery) -> EmailMessage:
+    """The mail itself. Two of one delivery are alike to the last byte."""
+    message = EmailMessage(policy=SMTP)
+    message["Subject"] = one_line(delivery.subject)
+    message["From"] = Address("Runyard", addr_spec=settings.MAIL_FROM)
+    message["To"] = Address(addr_spec=delivery.address)
+    message["Date"] = format_datetime(delivery.created_at)
+    message["Message-ID"] = delivery.message_id
+    if delivery.in_reply_to:
+        message["In-Reply-To"] = message["References"] = delivery.in_reply_to
+    # So that no out-of-office note answers.
+    message["Auto-Submitted"] = "auto-generated"
+    message["X-Auto-Response-Suppress"] = "All"
+    message.set_content(delivery.text, cte="quoted-printable")
+    message.add_alternative(delivery.html, subtype="html", cte="quoted-printable")
+    message.set_boundary(f"runyard.{sha256(delivery.message_id.encode()).hexdigest()[:32]}")
+    return message

@@ -1,0 +1,191 @@
+"""Who is told when a workflow fails, what failed, and what was sent of it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from apps.workflows.models import Workflow
+from apps.workspaces.models import InWorkspaceQuerySet, Workspace
+
+
+class Subscription(models.Model):
+    """An address that is told when a workflow fails, and when it has recovered.
+
+    It belongs to the workflow and to no version: it counts at once, for runs under way too.
+    """
+
+    workflow = models.ForeignKey(
+        Workflow, models.CASCADE, related_name="subscriptions", db_index=False
+    )
+    address = models.CharField(max_length=254)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["workflow", "address"], name="subscription_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.address} for {self.workflow_id}"
+
+
+class Incident(models.Model):
+    """A workflow fails: from its first failed node to the next run that succeeds.
+
+    Whatever fails meanwhile is counted here. Runs are named by id alone: an incident may outlive
+    them.
+    """
+
+    workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="+", db_index=False)
+    workflow = models.ForeignKey(Workflow, models.CASCADE, related_name="incidents", db_index=False)
+    #: The workflow's name when it failed.
+    name = models.CharField(max_length=255)
+    #: The run that opened it, and the node in it; "" where the run failed without one.
+    run_id = models.BigIntegerField()
+    node = models.CharField(max_length=64, blank=True)
+    node_run_id = models.BigIntegerField(null=True)
+    attempt = models.PositiveIntegerField(null=True)
+    #: Why the node failed, and the line of its log that says most.
+    reason = models.TextField(blank=True)
+    error_line = models.TextField(blank=True)
+    #: Number of that line in the log; None where it is not known.
+    log_line = models.PositiveBigIntegerField(null=True)
+    opened_at = models.DateTimeField()
+    #: End of the newest failure that was counted.
+    failed_at = models.DateTimeField()
+    #: Runs that failed while it was open, the first among them.
+    runs = models.PositiveIntegerField(default=0)
+    acknowledged_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
+    )
+    acknowledged_at = models.DateTimeField(null=True)
+    #: None: it is open.
+    recovered_at = models.DateTimeField(null=True)
+    #: The run that succeeded; None where the workflow was deleted.
+    recovered_by = models.BigIntegerField(null=True)
+
+    objects = InWorkspaceQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workflow"],
+                name="incident_open_once",
+                condition=Q(recovered_at=None),
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["workspace", "-id"], name="incident_by_workspace"),
+            models.Index(fields=["workflow", "-id"], name="incident_by_workflow"),
+            # Retention.
+            models.Index(
+                fields=["recovered_at"],
+                name="incident_by_recovery",
+                condition=Q(recovered_at__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"incident {self.pk} of {self.name}"
+
+
+class FailedRun(models.Model):
+    """A run that an incident counts: it is told of many times and counted once."""
+
+    #: Of the run, which may be forgotten earlier.
+    run_id = models.BigIntegerField(primary_key=True)
+    incident = models.ForeignKey(Incident, models.CASCADE, related_name="+")
+    #: End of its newest failure that was counted. One after that is another failure.
+    failed_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} in incident {self.incident_id}"
+
+
+class Kind(StrEnum):
+    OPENED = "opened"
+    RECOVERED = "recovered"
+    TEST = "test"
+    DIGEST = "digest"
+
+
+class DeliveryStatus(StrEnum):
+    WAITING = "waiting"  # to be sent, at `due_at` or later
+    SENT = "sent"
+    HELD = "held"  # over the address's hourly limit: it goes into a digest
+    DIGESTED = "digested"  # told in `digest`
+    FAILED = "failed"  # given up; `why` says what was in the way
+    UNSENT = "unsent"  # there was no mail server to send it by
+
+
+class Delivery(models.Model):
+    """One mail to one address: what it says, and what has become of it.
+
+    Written in the transaction of its event; what it says never changes, so that one that is
+    sent again is the same mail, with the same Message-ID.
+    """
+
+    workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="+", db_index=False)
+    incident = models.ForeignKey(Incident, models.SET_NULL, null=True, related_name="deliveries")
+    kind = models.CharField(max_length=10, choices=[(k.value, k.value) for k in Kind])
+    #: What it tells of: "incident 12 opened". Each address hears of it once.
+    event = models.CharField(max_length=64)
+    address = models.CharField(max_length=254)
+    message_id = models.CharField(max_length=255, unique=True)
+    #: Message-ID of the mail that this one answers; "": none.
+    in_reply_to = models.CharField(max_length=255, blank=True)
+    subject = models.CharField(max_length=255)
+    text = models.TextField()
+    html = models.TextField()
+
+    status = models.CharField(
+        max_length=10,
+        choices=[(s.value, s.value) for s in DeliveryStatus],
+        default=DeliveryStatus.WAITING,
+    )
+    #: Sendings begun, of which at most the last has come to its end.
+    tries = models.PositiveIntegerField(default=0)
+    #: When the last of them began: by it an address's mails of an hour are counted.
+    tried_at = models.DateTimeField(null=True)
+    #: Not before; while it is being sent, when another may try.
+    due_at = models.DateTimeField(db_default=Now())
+    #: Why the last try came to nothing.
+    why = models.TextField(blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+    sent_at = models.DateTimeField(null=True)
+    held_at = models.DateTimeField(null=True)
+    #: The mail that tells of this one in its place.
+    digest = models.ForeignKey("self", models.SET_NULL, null=True, related_name="told")
+
+    objects = InWorkspaceQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["event", "address"], name="delivery_once"),
+        ]
+        indexes = [
+            models.Index(fields=["workspace", "-id"], name="delivery_by_workspace"),
+            # What is to be sent now?
+            models.Index(fields=["due_at"], name="delivery_due", condition=Q(status="waiting")),
+            # What waits for a digest?
+            models.Index(
+                fields=["address", "workspace"],
+                name="delivery_held",
+                condition=Q(status="held"),
+            ),
+            # How much did an address get within the hour?
+            models.Index(
+                fields=["address", "tried_at"],
+                name="delivery_tried",
+                condition=Q(tried_at__isnull=False),
+            ),
+            # Retention.
+            models.Index(fields=["created_at"], name="delivery_by_age"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.event} to {self.address}"

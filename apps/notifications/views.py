@@ -1,0 +1,150 @@
+"""Pages of incidents, of the mails that told of them, and of who gets them."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from django.conf import settings
+from django.contrib import messages
+from django.db.models import QuerySet
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from apps.core.errors import Invalid
+from apps.core.http import fragment, go
+from apps.core.paging import newest_first
+from apps.engine.roles import Permission
+from apps.notifications.addresses import address_fault, read_addresses
+from apps.notifications.forms import AddressesForm, TestMessageForm
+from apps.notifications.letters import letter_test
+from apps.notifications.models import Delivery, Incident, Kind
+from apps.notifications.services.incidents import acknowledge
+from apps.notifications.services.outbox import post
+from apps.notifications.services.subscriptions import subscribe
+from apps.notifications.smtp import can_mail
+from apps.runs.models import Run
+from apps.workflows.models import Workflow
+from apps.workspaces.access import Request, may, require
+
+
+def _incidents(request: Request) -> QuerySet[Incident]:
+    mine: QuerySet[Incident] = Incident.objects.visible_to(request.user)
+    return mine.filter(workspace=request.workspace)
+
+
+def _mails(request: Request) -> QuerySet[Delivery]:
+    mine: QuerySet[Delivery] = Delivery.objects.visible_to(request.user)
+    return mine.filter(workspace=request.workspace)
+
+
+def _context(tab: str) -> dict[str, Any]:
+    return {
+        "nav": "notifications",
+        "tab": tab,
+        "can_mail": can_mail(),
+        "has_address": bool(settings.PUBLIC_URL),
+        "server": f"{settings.SMTP_HOST}:{settings.SMTP_PORT}",
+    }
+
+
+@require_safe
+def notifications(request: Request, workspace: str) -> HttpResponse:
+    """Incidents: those that are open, then those that are over."""
+    rows = _incidents(request).select_related("acknowledged_by")
+    over = newest_first(rows.exclude(recovered_at=None), request.GET.get("before", ""))
+    open_ones = [] if over.continued else list(rows.filter(recovered_at=None).order_by("-pk")[:200])
+    named = {each.run_id for each in [*open_ones, *over.rows]}
+    named |= {each.recovered_by for each in over.rows if each.recovered_by}
+    runs: QuerySet[Run] = Run.objects.visible_to(request.user)
+    there = set(runs.filter(pk__in=named).values_list("pk", flat=True))
+    context = {**_context("incidents"), "open": open_ones, "page": over, "there": there}
+    return render(request, "notifications/list.html", context)
+
+
+@require_safe
+def mails(request: Request, workspace: str) -> HttpResponse:
+    """What was sent, to whom, and what has become of it."""
+    rows = _mails(request).defer("text", "html")
+    context = {**_context("mails"), "page": newest_first(rows, request.GET.get("before", ""))}
+    return render(request, "notifications/mails.html", context)
+
+
+@require_safe
+def mail(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """One mail as text."""
+    rows = _mails(request).select_related("digest")
+    row = get_object_or_404(rows, pk=pk)
+    context = {**_context("mails"), "mail": row, "heading": row.subject}
+    return fragment(request, "notifications/_mail.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def test(request: Request, workspace: str) -> HttpResponse:
+    """Send a test message."""
+    require(request, Permission.EDIT_WORKFLOW)
+    form = TestMessageForm(request.POST or None, initial={"address": request.user.email})
+    if form.is_valid():
+        address = form.cleaned_data["address"].strip()
+        fault = address_fault(address)
+        if not can_mail():
+            fault = "no mail server is configured: set RUNYARD_SMTP_HOST, then send it"
+        if fault:
+            form.add_error("address", fault)
+        else:
+            letter = letter_test(request.workspace.name, request.user.username)
+            post(
+                request.workspace,
+                letter,
+                [address],
+                kind=Kind.TEST,
+                event=f"test {uuid4().hex}",
+            )
+            messages.success(request, f"A test message to {address} is on its way.")
+            return go(request, reverse("notifications:mails", args=[workspace]))
+    context = {**_context("mails"), "form": form, "heading": "Send a test message"}
+    return fragment(request, "notifications/_test.html", context)
+
+
+@require_POST
+def acknowledge_one(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = get_object_or_404(_incidents(request), pk=pk)
+    require(request, Permission.OPERATE)
+    acknowledge(row, user=request.user)
+    return go(request, reverse("notifications:list", args=[workspace]))
+
+
+def addresses_form(request: Request, row: Workflow, data: Any = None) -> AddressesForm:
+    """The form of the workflow's settings page; for who may not change it, to look at."""
+    form = AddressesForm(data, initial=AddressesForm.values_of(row))
+    if not may(request, Permission.EDIT_WORKFLOW):
+        form.show_only()
+    return form
+
+
+@require_http_methods(["GET", "POST"])
+def addresses(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """Whom a workflow's failure is told: saved by itself, and in force at once."""
+    mine: QuerySet[Workflow] = Workflow.objects.visible_to(request.user)
+    row = get_object_or_404(mine.filter(workspace=request.workspace, deleted_at=None), pk=pk)
+    if request.method == "POST":
+        require(request, Permission.EDIT_WORKFLOW)
+    form = addresses_form(request, row, request.POST or None)
+    if form.is_valid():
+        try:
+            subscribe(row, read_addresses(form.cleaned_data["addresses"]))
+        except Invalid as error:
+            form.add_faults(error)
+        else:
+            messages.success(request, "Saved who is told of a failure. It counts at once.")
+            return go(request, reverse("workflows:settings", args=[workspace, pk]))
+    context = {
+        "workflow": row,
+        "form": form,
+        "addresses": form,
+        "can_mail": can_mail(),
+        "nav": "workflows",
+    }
+    return fragment(request, "notifications/_addresses.html", context)

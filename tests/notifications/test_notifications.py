@@ -1,0 +1,490 @@
+"""A workflow fails and recovers: who gets which mail, through a real mail server."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.db.models import F
+from django.db.models.functions import Now
+from django.urls import reverse
+
+from apps.core.errors import Conflict, Invalid
+from apps.engine.states import NodeState, Trigger
+from apps.notifications.addresses import MAX_ADDRESSES, read_addresses
+from apps.notifications.letters import letter_test, message_of, path_of_incidents, path_of_log
+from apps.notifications.models import Delivery, Incident, Kind
+from apps.notifications.services import outbox
+from apps.notifications.services.incidents import acknowledge, note_failure
+from apps.notifications.services.outbox import deliver, post
+from apps.notifications.services.subscriptions import addresses_of, subscribe
+from apps.notifications.services.tick import forget, tick
+from apps.runs.models import NodeRun, Run, RunEnd
+from apps.runs.services import sweep
+from apps.runs.services.endings import tell_of
+from apps.runs.services.hot_path import Outcome, claim, finish
+from apps.runs.services.launch import launch
+from apps.runs.services.rerun import rerun_nodes
+from apps.workflows.services.drafting import delete_workflow
+from tests.factories import by_hand, job, published, workspace
+from tests.people import user
+from tests.waiting import until
+
+ME = "worker@here:1"
+MAYA, LI = "maya@example.com", "li.wei@example.com"
+SUCCEEDED = Outcome(NodeState.SUCCEEDED, exit_code=0)
+FAILED = Outcome(
+    NodeState.FAILED,
+    exit_code=1,
+    reason="exit code 1",
+    log_bytes=90,
+    log_lines=12,
+    log_tail="Traceback (most recent call last):\nKeyError: 'carrier'\nbye\n",
+    error_line="KeyError: 'carrier'",
+)
+
+pytestmark = pytest.mark.django_db
+
+
+def take():
+    return claim(workspace().queues.get(name="root_queue").pk, ME, uuid4())
+
+
+def end(mine, outcome=SUCCEEDED):
+    done = finish(mine, outcome, worker=ME, request=uuid4(), take=False)
+    tell_of(mine.run_id)  # as the worker does
+    return done
+
+
+def watched(*nodes: str, addresses=(MAYA,), **settings):
+    """A published workflow that tells these addresses of its failures."""
+    version = published(*nodes or ("load",), **settings)
+    subscribe(version.workflow, list(addresses))
+    return version
+
+
+def run_through(version, outcome):
+    """A run in which every node that starts ends so."""
+    run = by_hand(version)
+    while (mine := take()) is not None:
+        end(mine, outcome)
+    return run
+
+
+def said_by(mail) -> str:
+    return mail.get_body(("plain",)).get_content().replace("\r\n", "\n")
+
+
+def subjects(server) -> list[tuple[str, str]]:
+    return [(address, mail["Subject"]) for address, mail in server.got]
+
+
+def make_due() -> None:
+    """Let the pause after a failed try be over."""
+    Delivery.objects.filter(status="waiting").update(due_at=Now())
+
+
+# --- one mail a failure ---------------------------------------------------------------------
+
+
+def test_a_failed_workflow_is_told_once_to_each_address(server):
+    version = watched(addresses=[MAYA, LI], description="Loads the flights.")
+
+    run = run_through(version, FAILED)
+    tick()
+    tick()
+
+    assert sorted(subjects(server)) == [
+        (LI, "Failed: flow at load [default]"),
+        (MAYA, "Failed: flow at load [default]"),
+    ]
+    mail = server.got[0][1]
+    node = run.nodes.get()
+    text = said_by(mail)
+    assert mail.get_content_type() == "multipart/alternative"
+    assert (mail["From"], mail["Auto-Submitted"]) == (
+        "Runyard <runyard@example.org>",
+        "auto-generated",
+    )
+    for said in (
+        "flow failed at load.",
+        "Loads the flights.",
+        "Node:   load, attempt 1",
+        "Reason: exit code 1",
+        "KeyError: 'carrier'",
+        f"https://runyard.example.org/w/default/runs/{run.pk}/nodes/{node.pk}/?attempt=1#L11",
+        f"The run: https://runyard.example.org/w/default/runs/{run.pk}/\n",
+    ):
+        assert said in text
+    html = mail.get_body(("html",)).get_content()
+    assert f'/runs/{run.pk}/nodes/{node.pk}/?attempt=1#L11"' in html
+    assert "<img" not in html
+    assert "KeyError: &#x27;carrier&#x27;" in html
+
+
+def test_twenty_five_failed_nodes_are_one_mail_and_one_recovery(server):
+    version = watched(*(f"n{i:02}" for i in range(25)))
+
+    run_through(version, FAILED)
+    tick()
+    again = run_through(version, FAILED)
+    tick()
+    good = run_through(version, SUCCEEDED)
+    tick()
+    tick()
+
+    incident = Incident.objects.get()
+    again.refresh_from_db()
+    assert again.failed == 25
+    assert (incident.runs, incident.recovered_by) == (2, good.pk)
+    assert subjects(server) == [
+        (MAYA, "Failed: flow at n00 [default]"),
+        (MAYA, "Recovered: flow [default]"),
+    ]
+    opened, recovered = (mail for _, mail in server.got)
+    assert recovered["In-Reply-To"] == opened["Message-ID"]
+    assert "in 2 runs" in said_by(recovered)
+    assert not RunEnd.objects.exists()
+
+
+def test_the_mail_goes_at_the_first_node_that_failed_for_good_not_at_the_runs_end(server):
+    version = watched("a", "b", retries=1)
+    by_hand(version)
+
+    end(take(), Outcome(NodeState.RETRYING, exit_code=1, reason="exit code 1", retry_in=60))
+    tick()
+    assert server.got == []  # it is tried again
+    end(take(), FAILED)
+    tick()
+
+    assert subjects(server) == [(MAYA, "Failed: flow at b [default]")]
+
+
+def test_a_failure_after_the_recovery_is_a_new_incident_and_a_doubled_word_is_none(server):
+    version = watched()
+    run = run_through(version, FAILED)
+    run_through(version, SUCCEEDED)
+    tick()
+
+    note_failure(run.pk)
+    assert Incident.objects.count() == 1
+    rerun_nodes(run, ["load"], user=None)
+    end(take(), FAILED)
+    tick()
+
+    assert [subject for _, subject in subjects(server)] == [
+        "Failed: flow at load [default]",
+        "Recovered: flow [default]",
+        "Failed: flow at load [default]",
+    ]
+
+
+def test_a_rerun_in_place_that_succeeds_recovers(server):
+    run = run_through(watched(), FAILED)
+
+    rerun_nodes(run, ["load"], user=None)
+    end(take(), SUCCEEDED)
+    tick()
+
+    assert Incident.objects.get().recovered_by == run.pk
+
+
+def test_a_run_that_succeeded_before_the_failure_recovers_nothing(server):
+    version = watched()
+    run_through(version, SUCCEEDED)
+    run_through(version, FAILED)
+
+    tick()
+
+    assert Incident.objects.get().recovered_at is None
+
+
+def test_debug_runs_and_jobs_alone_tell_nobody(server):
+    version = watched()
+    dev = workspace().queues.get(name="dev_queue")
+    launch(version, cycles=[version.created_at], trigger=Trigger.DEBUG, by=None, queue=dev)
+    root = workspace().queues.get(name="root_queue")
+    manual = {"cycles": [version.created_at], "trigger": Trigger.MANUAL, "by": None}
+    launch(job().published, queue=root, **manual)
+    end(claim(dev.pk, ME, uuid4()), FAILED)
+    end(take(), FAILED)
+
+    tick()
+
+    assert not Incident.objects.exists()
+    assert server.got == []
+
+
+def test_a_run_that_fails_without_a_failed_node_is_an_incident_too(server):
+    version = watched(timeout_seconds=60)
+    run = by_hand(version)
+    mine = take()
+    Run.objects.update(started_at=Now() - timedelta(seconds=61))
+    sweep.tick()
+    end(mine, Outcome(NodeState.CANCELLED, reason="cut off"))
+
+    sweep.tick()
+    tick()
+
+    run.refresh_from_db()
+    assert (run.state, run.failed) == ("failed", 0)
+    assert subjects(server) == [(MAYA, "Failed: flow [default]")]
+
+
+def test_what_the_engine_fails_is_told_by_the_sweep(server):
+    by_hand(watched(queue_timeout_seconds=10))
+    NodeRun.objects.update(queued_at=Now() - timedelta(seconds=11))
+
+    sweep.tick()
+    tick()
+
+    assert "waited longer than 10 s" in said_by(server.got[0][1])
+
+
+def test_a_deleted_workflow_has_no_open_incident(server):
+    version = watched()
+    run_through(version, FAILED)
+    delete_workflow(version.workflow)
+
+    tick()
+
+    incident = Incident.objects.get()
+    assert (incident.recovered_at is not None, incident.recovered_by) == (True, None)
+    assert len(server.got) == 1  # of its failure
+
+
+# --- the outbox -----------------------------------------------------------------------------
+
+
+def test_nothing_is_lost_while_the_server_is_down_and_it_is_sent_once_later(server):
+    run_through(watched(addresses=[MAYA, LI]), FAILED)
+    server.stop()
+
+    tick()
+    tried = Delivery.objects.get(tries=1)
+    assert "does not answer" in tried.why
+    assert Delivery.objects.filter(status="waiting").count() == 2
+    assert tried.due_at > tried.tried_at + timedelta(seconds=29)
+    server.start()
+    make_due()
+    tick()
+    tick()
+
+    assert sorted(address for address, _ in server.got) == [LI, MAYA]
+
+
+def test_a_crash_between_send_and_mark_repeats_the_same_mail(server, monkeypatch):
+    run_through(watched(), FAILED)
+
+    def crash(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as broken:
+        broken.setattr(outbox, "_end", crash)
+        with pytest.raises(SystemExit):
+            tick()
+    tick()
+    assert len(server.got) == 1  # its lease lasts
+    make_due()
+    tick()
+    make_due()
+    tick()
+
+    (_, first), (_, second) = server.got
+    assert first.as_bytes() == second.as_bytes()
+    assert first["Message-ID"] == Delivery.objects.get().message_id
+
+
+def test_one_refused_address_does_not_hold_up_the_others(server):
+    server.answers = {MAYA: "550 no such user", LI: "451 later"}
+    run_through(watched(addresses=[MAYA, LI, "ok@example.com"]), FAILED)
+
+    tick()
+
+    states = dict(Delivery.objects.values_list("address", "status"))
+    assert states == {MAYA: "failed", LI: "waiting", "ok@example.com": "sent"}
+    whys = dict(Delivery.objects.values_list("address", "why"))
+    assert whys[MAYA] == "the mail server said 550 no such user"
+    assert whys[LI] == "the mail server said 451 later"
+
+
+def test_what_could_not_be_sent_for_days_is_given_up(server):
+    server.answers = {"": "451 later"}
+    run_through(watched(), FAILED)
+    Delivery.objects.update(created_at=Now() - timedelta(days=4))
+
+    tick()
+
+    mail = Delivery.objects.get()
+    assert (mail.status, mail.why) == (
+        "failed",
+        "given up after 3 days: the mail server said 451 later",
+    )
+
+
+def test_without_a_mail_server_nothing_piles_up(server, settings):
+    settings.SMTP_HOST = ""
+    run_through(watched(), FAILED)
+    tick()
+    assert Delivery.objects.get().status == "unsent"
+
+    settings.SMTP_HOST = "127.0.0.1"
+    tick()
+
+    assert server.got == []
+
+
+def test_what_is_over_the_hours_limit_comes_in_one_digest(server, settings):
+    settings.MAIL_PER_HOUR = 3
+    for n in range(8):
+        run_through(watched(name=f"flow_{n}", uses={"load": job()}), FAILED)
+
+    tick()
+    tick()
+    assert len(server.got) == 3
+    assert Delivery.objects.filter(status="held").count() == 5
+    Delivery.objects.update(held_at=F("held_at") - timedelta(minutes=6))
+    tick()
+    tick()
+
+    assert [subject for _, subject in subjects(server)] == [
+        *(f"Failed: flow_{n} at load [default]" for n in range(3)),
+        "5 more notifications [default]",
+    ]
+    text = said_by(server.got[-1][1])
+    assert re.findall(r"^- (.*),", text, re.MULTILINE) == [
+        f"Failed: flow_{n} at load" for n in range(3, 8)
+    ]
+    assert Delivery.objects.filter(status="digested", digest__kind="digest").count() == 5
+
+    run_through(watched(name="late", uses={"load": job()}), FAILED)
+    tick()
+    Delivery.objects.update(held_at=F("held_at") - timedelta(minutes=6))
+    tick()
+    assert len(server.got) == 4  # one digest an hour
+
+
+def test_two_who_deliver_at_once_send_each_mail_once(server):
+    run_through(watched(addresses=[MAYA, LI]), FAILED)
+
+    mine, other = outbox._claim(), outbox._claim()
+
+    assert {mine.address, other.address} == {MAYA, LI}
+    assert outbox._claim() is None
+    assert deliver() == 0
+
+
+def test_a_try_that_took_too_long_does_not_undo_the_next_one(server):
+    run_through(watched(), FAILED)
+    late = outbox._claim()
+    make_due()
+    assert deliver() == 1
+
+    outbox._try_again(late, "too late")
+
+    assert Delivery.objects.get().status == "sent"
+
+
+def test_what_is_over_for_long_is_forgotten(server, settings):
+    run_through(version := watched(), FAILED)
+    run_through(version, SUCCEEDED)
+    tick()
+    settings.RETENTION_DAYS = 0
+    forget()
+    settings.RETENTION_DAYS = 90
+    forget()
+    assert (Delivery.objects.count(), Incident.objects.count()) == (2, 1)
+    Delivery.objects.update(created_at=Now() - timedelta(days=91))
+    Incident.objects.update(recovered_at=Now() - timedelta(days=91))
+
+    forget()
+
+    assert (Delivery.objects.count(), Incident.objects.count()) == (0, 0)
+
+
+# --- what a mail is made of -----------------------------------------------------------------
+
+
+def test_a_name_cannot_make_a_header(server):
+    letter = letter_test("default", "mallory")
+    evil = type(letter)("Hi\r\nBcc: all@example.com\n\nbody", letter.text, letter.html)
+    post(workspace(), evil, [MAYA], kind=Kind.TEST, event="test 1")
+
+    message = message_of(Delivery.objects.get())
+
+    assert message["Subject"] == "Hi Bcc: all@example.com body"
+    assert message["Bcc"] is None
+    assert message["To"] == MAYA
+
+
+def test_links_in_mails_are_the_consoles_addresses():
+    incident = Incident(run_id=7, node_run_id=9, attempt=2, log_line=14)
+
+    assert path_of_log("default", incident) == (
+        reverse("runs:node", args=["default", 7, 9]) + "?attempt=2#L14"
+    )
+    assert path_of_incidents("default") == reverse("notifications:list", args=["default"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "maya",
+        "maya@",
+        "maya@example",
+        "Maya <maya@example.com>",
+        '"a b"@example.com',
+        "maya@example.com\r\nBcc:x@example.com",
+        f"{'m' * 65}@example.com",
+        "mäya@example.com",
+    ],
+)
+def test_what_is_no_address_is_refused(wrong):
+    version = published("load")
+
+    with pytest.raises(Invalid, match=r"is no e-mail address; write it as name@example\.com"):
+        subscribe(version.workflow, [wrong])
+    assert addresses_of(version.workflow) == []
+
+
+def test_addresses_are_kept_once_and_not_too_many():
+    assert read_addresses("maya@example.com, LI@example.com\nMaya@Example.com") == [
+        "maya@example.com",
+        "LI@example.com",
+    ]
+    assert read_addresses("  ") == []
+    with pytest.raises(Invalid, match="21 addresses; 20 are allowed"):
+        read_addresses(" ".join(f"a{n}@example.com" for n in range(MAX_ADDRESSES + 1)))
+
+
+def test_an_incident_is_acknowledged_once_and_while_it_is_open(server):
+    run_through(version := watched(), FAILED)
+    incident = Incident.objects.get()
+
+    acknowledge(incident, user=user("maya"))
+    acknowledge(incident, user=user("li"))
+
+    incident.refresh_from_db()
+    assert incident.acknowledged_by.username == "maya"
+    run_through(version, SUCCEEDED)
+    tick()
+    with pytest.raises(Conflict, match="flow has recovered"):
+        acknowledge(incident, user=user("li"))
+
+
+def test_a_real_worker_opens_the_incident_as_its_node_fails(start, server):
+    run = by_hand(watched(content="echo one; echo 'Error: no such table' >&2; exit 3"))
+    start()
+
+    incident = until(lambda: Incident.objects.first(), "the incident", seconds=60)
+    tick()
+
+    assert (incident.run_id, incident.reason, incident.error_line, incident.log_line) == (
+        run.pk,
+        "exit code 3",
+        "Error: no such table",
+        2,
+    )
+    assert subjects(server) == [(MAYA, "Failed: flow at load [default]")]
