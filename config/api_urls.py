@@ -60,6 +60,7 @@ in_workspace = [
     path(f"{_node}/stop", runs.NodeRunStopEndpoint.as_view()),
     path(f"{_node}/success", runs.NodeRunSuccessEndpoint.as_view()),
     path(f"{_node}/attempts", runs.AttemptsEndpoint.as_view()),
+    path(f"{_attempt}/variables", runs.VariablesOfAttemptEndpoint.as_view()),
     path(f"{_attempt}", runs.AttemptEndpoint.as_view()),
     path(f"{_attempt}/log", runs.LogEndpoint.as_view()),
     path(f"{_attempt}/log/lines", runs.LogLinesEndpoint.as_view()),

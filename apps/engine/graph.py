@@ -28,6 +28,20 @@ class InvalidGraph(ValueError):
         self.faults = tuple(faults)
 
 
+def above(edges: Iterable[tuple[str, str]], key: str) -> set[str]:
+    """Everything that a node comes after, by edges that may still have faults; not itself."""
+    upstream: dict[str, list[str]] = {}
+    for up, down in edges:
+        upstream.setdefault(down, []).append(up)
+    found: set[str] = set()
+    left = [key]
+    while left:
+        new = set(upstream.get(left.pop(), ())) - found
+        found |= new
+        left += new
+    return found - {key}
+
+
 @dataclass(frozen=True)
 class Graph:
     """Nodes by key and the edges between them. Only `build` makes one, so it has no cycle."""

@@ -20,6 +20,9 @@ from graphlib import CycleError, TopologicalSorter
 #: What a variable may be called. Also a name that every shell takes for a variable.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
+#: A value that another node left: `nodes.load.rows`. A node's name may have dots of its own.
+NODE_VALUE = re.compile(rf"nodes\.(?P<node>.+)\.(?P<key>{NAME.pattern})")
+
 #: What the child's environment holds whatever the job says; no variable may be called so.
 FIXED_NAMES = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "PYTHONUNBUFFERED"}
@@ -293,7 +296,12 @@ def _function(name: str, arguments: list[str]) -> Callable[[Moment], str]:
 
 
 def _is_sparks(name: str) -> bool:
-    return "." in name or ":" in name
+    return ("." in name or ":" in name) and not name.startswith("nodes.")
+
+
+def upstream_mark(node: str) -> str:
+    """Stands among the known names for every value that an upstream node may leave."""
+    return f"nodes.{node}."
 
 
 def wrong_in(text: str, known: Collection[str] | None = None) -> list[Wrong]:
@@ -305,20 +313,25 @@ def wrong_in(text: str, known: Collection[str] | None = None) -> list[Wrong]:
     for place in _PLACE.finditer(text):
         message = _fault(place, known)
         if message and place.group() not in found:
-            line = text.count("\n", 0, place.start()) + 1
-            found[place.group()] = Wrong(place.group(), line, message)
+            found[place.group()] = Wrong(place.group(), _line(place, text), message)
     return list(found.values())
+
+
+def _line(place: re.Match[str], text: str) -> int:
+    return text.count("\n", 0, place.start()) + 1
 
 
 def _fault(place: re.Match[str], known: Collection[str] | None) -> str:
     written = place.group()
     if inside := place["inside"]:
         name, has_default, _ = inside.partition(":-")
+        if name.startswith("nodes."):
+            return _node_fault(written, name, known)
         if known is None or has_default or name in known or _is_sparks(name):
             return ""
         if not NAME.fullmatch(name):
             return f"{written} is no variable; write ${written} to keep it as text"
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_close_matches(name, filter(NAME.fullmatch, known), n=1)
         if near:
             return f"unknown variable {written}, did you mean ${{{near[0]}}}?"
         return (
@@ -334,6 +347,18 @@ def _fault(place: re.Match[str], known: Collection[str] | None) -> str:
     except _NoTime as error:
         return f"{written} is no time: {error}; write ${written} to keep it as text"
     return ""
+
+
+def _node_fault(written: str, name: str, known: Collection[str] | None) -> str:
+    found = NODE_VALUE.fullmatch(name)
+    if found is None:
+        return f"{written} names no value of a node; write it as ${{nodes.load.rows}}"
+    if known is None or name in known or upstream_mark(found["node"]) in known:
+        return ""
+    return (
+        f"{written}: {found['node']!r} is no upstream of this node; draw an edge from it, through "
+        f"other nodes if you like, or write ${written} to keep it as text"
+    )
 
 
 def names_in(text: str) -> Iterator[str]:
@@ -381,19 +406,28 @@ def _value(
     if kept := place["kept"]:
         return "$" + kept
     if inside := place["inside"]:
-        name, _, default = inside.partition(":-")
+        name, has_default, default = inside.partition(":-")
         if _is_sparks(name):
             return place.group()
-        return values.get(name) or default
-    line = text.count("\n", 0, place.start()) + 1
+        if value := values.get(name):
+            return value
+        found = NODE_VALUE.fullmatch(name)
+        if found and name not in values and not has_default:
+            message = (
+                f"node {found['node']!r} left no value {found['key']!r}; write a line "
+                f"{found['key']}=… to $RUNYARD_OUTPUT there, or give a default as in "
+                f"${{{name}:-0}}"
+            )
+            raise Unresolved([Wrong(place.group(), _line(place, text), message)])
+        return default
     if moment is None:
         message = f"{place.group()} needs a cycle, and there is none here"
-        raise Unresolved([Wrong(place.group(), line, message)])
+        raise Unresolved([Wrong(place.group(), _line(place, text), message)])
     try:
         return _compiled(place["time"])(moment)
     except (OverflowError, ValueError):
         message = f"{place.group()} leads out of the calendar from {moment.cycle:%Y-%m-%d}"
-        raise Unresolved([Wrong(place.group(), line, message)]) from None
+        raise Unresolved([Wrong(place.group(), _line(place, text), message)]) from None
 
 
 def definition_faults(
@@ -404,7 +438,7 @@ def definition_faults(
     for name, text in definitions.items():
         for wrong in wrong_in(text, known):
             yield name, wrong.message
-    if circle := _circle(definitions):
+    if circle := circle_in(definitions):
         yield circle[0], f"its value comes back to itself: {' → '.join(circle)}"
 
 
@@ -415,7 +449,7 @@ def _used(definitions: Mapping[str, str]) -> dict[str, set[str]]:
     }
 
 
-def _circle(definitions: Mapping[str, str]) -> list[str]:
+def circle_in(definitions: Mapping[str, str]) -> list[str]:
     """Names that use each other in a circle, the first again at the end; [] where none do."""
     try:
         TopologicalSorter(_used(definitions)).prepare()

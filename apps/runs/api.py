@@ -56,6 +56,7 @@ from apps.runs.services.rerun import (
 )
 from apps.runs.services.stop import stop_node, stop_run
 from apps.runs.services.success import set_success
+from apps.runs.variables import resolved
 from apps.runs.waiting import waiting_of
 from apps.workspaces.api import Units, WaitingSerializer, told
 from apps.workspaces.models import TokenScope
@@ -200,10 +201,34 @@ class AttemptSerializer(serializers.Serializer):
     )
     log_bytes = serializers.IntegerField()
     log_lines = serializers.IntegerField()
+    values = serializers.DictField(
+        child=serializers.CharField(),
+        allow_null=True,
+        help_text="What it left in $RUNYARD_OUTPUT; null: nothing.",
+    )
     application_id = serializers.CharField(allow_blank=True, help_text="Of Spark.")
     ui_url = serializers.CharField(allow_blank=True, help_text="Of Spark's own pages.")
     started_at = serializers.DateTimeField()
     ended_at = serializers.DateTimeField(allow_null=True)
+
+
+class ResolvedVariableSerializer(serializers.Serializer):
+    name = serializers.CharField()
+    value = serializers.CharField(allow_blank=True, help_text="Of a secret ***.")
+    source = serializers.CharField(
+        help_text="`run`, `node`, `workflow`, `job`, `workspace`, `built-in`, `secret`, or the "
+        "node that left it, as `node load`."
+    )
+    written = serializers.CharField(
+        allow_blank=True, help_text="As it is written, where that differs from the value."
+    )
+
+
+class ResolvedSerializer(serializers.Serializer):
+    variables = ResolvedVariableSerializer(many=True)
+    fault = serializers.CharField(
+        allow_blank=True, help_text="Why they have no values; empty where they have."
+    )
 
 
 class EventSerializer(serializers.Serializer):
@@ -459,10 +484,23 @@ ATTEMPT = {
     "error_line": "",
     "log_bytes": 20480,
     "log_lines": 211,
+    "values": {"rows": "336776"},
     "application_id": "local-1763629201000",
     "ui_url": "",
     "started_at": "2025-11-20T09:00:01Z",
     "ended_at": "2025-11-20T09:00:21Z",
+}
+RESOLVED = {
+    "variables": [
+        {
+            "name": "path",
+            "value": "/data/eu/2025-11-19",
+            "source": "workflow",
+            "written": "/data/${region}/${ds}",
+        },
+        {"name": "ds", "value": "2025-11-19", "source": "built-in", "written": ""},
+    ],
+    "fault": "",
 }
 EVENT = {
     "id": 9001,
@@ -863,6 +901,21 @@ class AttemptEndpoint(RunEndpoints):
     )
     def get(self, request: Request, workspace: str, run: int, node: str, attempt: int) -> Response:
         return Response(AttemptSerializer(self.attempt(run, node, attempt)).data)
+
+
+class VariablesOfAttemptEndpoint(RunEndpoints):
+    @operation(
+        "get_variables_of_attempt",
+        "Get an attempt's variables",
+        permission=Permission.VIEW,
+        answers={200: ResolvedSerializer},
+        shows=RESOLVED,
+    )
+    def get(self, request: Request, workspace: str, run: int, node: str, attempt: int) -> Response:
+        """Every variable that it found, its value, and where that came from."""
+        row = self.node(run, node)
+        found = resolved(row, self.attempt(run, node, attempt))
+        return Response(ResolvedSerializer(found).data)
 
 
 class LogEndpoint(RunEndpoints):

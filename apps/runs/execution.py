@@ -15,7 +15,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,7 @@ from django.db import InterfaceError, OperationalError, connection
 
 from apps.engine.retry import retry_delay
 from apps.engine.states import NodeState
-from apps.engine.timevars import is_taken
+from apps.engine.timevars import is_taken, upstream_mark
 from apps.nodes import python_environments as pythons
 from apps.nodes.kinds.base import CannotStart, Command, Context, Kind, Spark
 from apps.nodes.kinds.fields import Spec
@@ -49,6 +49,7 @@ from apps.runs.services.prepare import (
     python_lock,
     spark_master,
 )
+from apps.runs.services.values import nodes_named, read_values, store_values, values_of_nodes
 from apps.workspaces.secrets import Unreadable, secret_values
 
 logger = logging.getLogger(__name__)
@@ -190,7 +191,7 @@ class Execution:
             context.files[path].parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             fetch_file(sha256, context.files[path])
         secrets = self._secrets(prepared)
-        _check_variables(what, job.spec, context)
+        context = self._with_values(what, job.spec, context)
         command = what.command(job.spec, context)
         desk.lay_out(command)
         reader = Reader(self._handle, marks=self._log.marks_path if self._log else None)
@@ -203,7 +204,7 @@ class Execution:
             command, desk.path, uid, timeout=self.mine.timeout_seconds, secrets=secrets
         )
         if code is not None and not self.is_lost:
-            self._keep_outputs(context)
+            self._keep_outputs(context, secrets.values())
         return code
 
     def _secrets(self, prepared: Prepared) -> Mapping[str, str]:
@@ -378,11 +379,34 @@ class Execution:
         except Exception:
             logger.exception("attempt %s goes on without %s", self.mine.mark, what)
 
-    def _keep_outputs(self, context: Context) -> None:
+    def _with_values(self, what: Kind, spec: Spec, context: Context) -> Context:
+        """With what other nodes left that it names.
+
+        Raises CannotStart with all that is wrong with its variables, each with its place.
+        """
+        files = {
+            path: context.files[path].read_text(encoding="utf-8-sig", errors="replace")
+            for path in sorted(what.files_with_variables(spec))
+        }
+        texts = list(what.texts_with_variables(spec, context.given, files))
+        if nodes := nodes_named(text for _, _, text in texts):
+            mine = self.mine
+            found = insist(lambda: values_of_nodes(mine.run_id, mine.key, nodes), self.is_ours)
+            context = replace(context, of_nodes=found)
+        marked = {node for node in nodes if upstream_mark(node) in context.of_nodes}
+        if faults := list(what.variable_faults(texts, lambda: marked)):
+            raise CannotStart("; ".join(map(str, faults)))
+        return context
+
+    def _keep_outputs(self, context: Context, secrets: Collection[str]) -> None:
+        def store() -> list[str]:
+            values, left_out = read_values(context.output_file, secrets)
+            if values:
+                store_values(self.mine, values)
+            return left_out + store_outputs(self.mine, context.outputs_folder)
+
         try:
-            left_out = insist(
-                lambda: store_outputs(self.mine, context.outputs_folder), self.is_ours
-            )
+            left_out = insist(store, self.is_ours)
         except (OperationalError, InterfaceError):
             raise
         except Exception as error:  # a name may be no text, a disk full: the job has ended
@@ -537,16 +561,6 @@ class Execution:
         trace = self._trace
         if trace is not None and trace.feed(data):
             self.news = (trace.application_id, trace.ui_url)
-
-
-def _check_variables(what: Kind, spec: Spec, context: Context) -> None:
-    """Raises CannotStart with all that is wrong with a job's variables, each with its place."""
-    files = {
-        path: context.files[path].read_text(encoding="utf-8-sig", errors="replace")
-        for path in sorted(what.files_with_variables(spec))
-    }
-    if faults := list(what.variable_faults(spec, context.given, files)):
-        raise CannotStart("; ".join(map(str, faults)))
 
 
 def _own_folder(above: Path, workspace_id: int, uid: int | None) -> Path:

@@ -405,6 +405,8 @@ class Attempt(models.Model):
     log_lines = models.PositiveBigIntegerField(default=0)
     #: Its last lines, at most 4 KiB.
     log_tail = models.TextField(default="", blank=True)
+    #: What it left in $RUNYARD_OUTPUT, key to text; None: nothing. Without the job's secrets.
+    values = models.JSONField(null=True)
     #: Spark: saved as soon as they appear in the log.
     application_id = models.CharField(max_length=100, default="", blank=True)
     ui_url = models.CharField(max_length=255, default="", blank=True)

@@ -260,7 +260,8 @@ def run_shown(run: Run) -> RunShown:
     nodes = [NodeShown(node, mark_of(node, over=over)) for node in rows]
     by_pk = {shown.node.pk: shown for shown in nodes}
     by_key = {shown.node.key: shown for shown in nodes}
-    for attempt in Attempt.objects.filter(node_run__in=by_pk).order_by("number"):
+    attempts = Attempt.objects.filter(node_run__in=by_pk).defer("values")
+    for attempt in attempts.order_by("number"):
         by_pk[attempt.node_run_id].attempts.append(attempt)
     outputs = list(
         Output.objects.filter(attempt__node_run__in=by_pk)

@@ -62,6 +62,7 @@ from apps.runs.services.rerun import rerun_failed, rerun_nodes, rerun_plan, reru
 from apps.runs.services.stop import stop_node, stop_run
 from apps.runs.services.success import set_success
 from apps.runs.shown import ended_how, forced_by, mark_of, run_shown, stopped_by
+from apps.runs.variables import left_by, resolved
 from apps.runs.waiting import waiting_of
 from apps.workflows.models import Workflow
 from apps.workspaces.access import Request, may, require
@@ -221,7 +222,7 @@ def _panel(request: Request, node: NodeRun, reasons: Sequence[Reason]) -> dict[s
         "attempts": attempts,
         "attempt": attempt,
         "pinned": chosen is not None,
-        "tab": tab if tab in ("log", "code", "details") else "log",
+        "tab": tab if tab in ("log", "code", "details", "variables") else "log",
         "kind_label": kinds()[node.job_version.kind].label
         if node.job_version.kind in kinds()
         else node.job_version.kind,
@@ -233,6 +234,9 @@ def _panel(request: Request, node: NodeRun, reasons: Sequence[Reason]) -> dict[s
     if context["tab"] == "details":
         context["forced"] = forced_by(node)
         context["ended_how"] = ended_how(attempt)
+    if context["tab"] == "variables":
+        context["resolved"] = resolved(node, attempt)
+        context["left"] = left_by(node, attempt)
     if attempt and context["tab"] == "log":
         log = log_of(node.run_id, node.pk, attempt.number)
         try:

@@ -92,6 +92,7 @@ RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
     f"{_NODE}/success": {"POST": (J, "run")},
     f"{_NODE}/attempts": {"GET": (V, "read")},
     f"{_NODE}/attempts/{{attempt}}": {"GET": (V, "read")},
+    f"{_NODE}/attempts/{{attempt}}/variables": {"GET": (V, "read")},
     f"{_NODE}/attempts/{{attempt}}/log": {"GET": (V, "read")},
     f"{_NODE}/attempts/{{attempt}}/log/lines": {"GET": (V, "read")},
     f"{_NODE}/attempts/{{attempt}}/log/search": {"GET": (V, "read")},

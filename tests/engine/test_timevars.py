@@ -72,6 +72,17 @@ def test_render(text, result):
         pytest.param("$${a} ${name} ${a:-x}", [], id="an escape, a value, a default"),
         pytest.param("${hiveconf:a} ${spark.a}", [], id="Spark's own"),
         pytest.param("${ a } ${} ${a", [], id="what Spark leaves alone too"),
+        pytest.param("${nodes.load.rows} ${nodes.load.x:-1} ${nodes.a.b.rows}", [],
+                     id="values of upstream nodes, also of one with a dot in its name"),
+        pytest.param("${nodes.other.rows:-1} ${nodes.load} ${nodes.load.a-b}",
+                     [(1, "${nodes.other.rows:-1}: 'other' is no upstream of this node; draw an "
+                          "edge from it, through other nodes if you like, or write "
+                          "$${nodes.other.rows:-1} to keep it as text"),
+                      (1, "${nodes.load} names no value of a node; write it as "
+                          "${nodes.load.rows}"),
+                      (1, "${nodes.load.a-b} names no value of a node; write it as "
+                          "${nodes.load.rows}")],
+                     id="values of others"),
         pytest.param("$[yyy]",
                      [(1, "$[yyy] is no time: give a format such as yyyyMMdd, an offset such as "
                           "-1, +7*2, -3/24 or +30/24/60 behind it, or one of add_months, this_day, "
@@ -113,10 +124,11 @@ def test_render(text, result):
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_text_names_the_place_and_the_fix(text, wrong):
-    assert [(each.line, each.message) for each in wrong_in(text, VALUES)] == wrong
+    known = {**VALUES, "nodes.load.rows": "7", "nodes.load.": "", "nodes.a.b.": ""}
+    assert [(each.line, each.message) for each in wrong_in(text, known)] == wrong
     if wrong:
         with pytest.raises(Unresolved) as refused:
-            render(text, VALUES, NOON)
+            render(text, known, NOON)
         assert str(refused.value) == "; ".join(message for _, message in wrong)
 
 
@@ -145,6 +157,20 @@ def test_what_is_judged_right_is_rendered_and_what_is_wrong_is_refused(text):
             render(text, VALUES, NOON)
     else:
         render(text, VALUES, NOON)
+
+
+def test_value_that_an_upstream_did_not_leave_is_refused_unless_there_is_a_default():
+    known = {"nodes.load.": "", "nodes.load.rows": "7", "nodes.load.none": ""}
+
+    text = "${nodes.load.rows} <${nodes.load.none}> ${nodes.load.x:-0}"
+    assert render(text, known, None) == "7 <> 0"
+    with pytest.raises(Unresolved) as refused:
+        render("\n${nodes.load.x}", known, None)
+    assert refused.value.wrong[0].line == 2
+    assert str(refused.value) == (
+        "node 'load' left no value 'x'; write a line x=… to $RUNYARD_OUTPUT there, or give a "
+        "default as in ${nodes.load.x:-0}"
+    )
 
 
 def test_text_that_grows_without_end_is_refused():

@@ -10,7 +10,7 @@ import difflib
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from enum import StrEnum
@@ -23,9 +23,10 @@ from apps.engine.timevars import (
     Moment,
     Unresolved,
     built_in,
-    definition_faults,
+    circle_in,
     render,
     resolve,
+    upstream_mark,
 )
 from apps.nodes.kinds.fields import Field, Spec, Type, is_empty, noun_of, text_faults
 
@@ -115,6 +116,8 @@ class Context:
     #: The workspace files that the job names: path in the workspace -> local copy.
     files: Mapping[str, Path] = field(default_factory=dict)
     given: Given = field(default_factory=Given)
+    #: What upstream nodes left, as `nodes.load.rows`, and a mark for each that may be named.
+    of_nodes: Mapping[str, str] = field(default_factory=dict)
     #: What the time variables are made of; None where nothing has a cycle.
     moment: Moment | None = None
     #: The resource queue's Spark master.
@@ -231,7 +234,7 @@ def values(spec: Spec, context: Context) -> dict[str, str]:
 
     Raises CannotStart for a value that cannot be made.
     """
-    fixed = variables(context)
+    fixed = {**context.of_nodes, **variables(context)}
     if context.moment is not None:
         fixed |= built_in(context.moment)
     try:
@@ -320,26 +323,42 @@ class Kind(ABC):
         """The workspace files into whose text variables are put."""
         return set()
 
-    def variable_faults(
+    def texts_with_variables(
         self, spec: Spec, given: Given, files: Mapping[str, str]
-    ) -> Iterator[Fault]:
-        """What keeps an attempt of a right spec from its values: each with its field and line.
+    ) -> Iterator[tuple[str, str, str]]:
+        """As `texts`, with those of the variables themselves and of files in their places.
 
         `files` are the texts of `files_with_variables`.
         """
-        own = definitions(spec, given)
-        texts = {name: each.text for name, each in own.items()}
-        for name, message in definition_faults(texts, OWN_NAMES):
-            source = own[name].source
-            where = "parameters" if source is Source.JOB else f"variables of the {source}"
-            yield Fault(where, f"{name}: {message}")
+        for name, each in definitions(spec, given).items():
+            of_job = each.source is Source.JOB
+            yield "parameters" if of_job else f"variables of the {each.source}", name, each.text
+        yield from (found for found in self.texts(spec) if found[0] != "parameters")
+        yield from ((path, "", text) for path, text in files.items())
+
+    def variable_faults(
+        self, texts: Sequence[tuple[str, str, str]], upstream: Callable[[], Iterable[str]]
+    ) -> Iterator[Fault]:
+        """What keeps an attempt from its values: each with its field and line.
+
+        `texts` are `texts_with_variables`; `upstream` tells, when it matters, which nodes' values
+        may be named.
+        """
+        own = {
+            name: text
+            for where, name, text in texts
+            if name and where.startswith(("parameters", "variables of "))
+        }
         known = own.keys() | OWN_NAMES
-        for name, where, text in self.texts(spec):
-            if name != "parameters":
-                for message in text_faults(text, known):
-                    yield Fault(name, f"{where}: {message}" if where else message)
-        for path, text in files.items():
-            yield from (Fault(path, message) for message in text_faults(text, known))
+        if any("${nodes." in text for _, _, text in texts):
+            known |= {upstream_mark(node) for node in upstream()}
+        for field_name, where, text in texts:
+            for message in text_faults(text, known):
+                yield Fault(field_name, f"{where}: {message}" if where else message)
+        if circle := circle_in(own):
+            where = next(field_name for field_name, name, _ in texts if name == circle[0])
+            message = f"its value comes back to itself: {' → '.join(circle)}"
+            yield Fault(where, f"{circle[0]}: {message}")
 
     def further_faults(self, spec: Spec) -> Iterator[Fault]:
         """What is wrong between fields. `spec` holds only values that are right by themselves."""

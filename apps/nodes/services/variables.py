@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from apps.nodes.kinds.base import Fault, Given
@@ -13,15 +14,21 @@ from apps.nodes.services.files import open_blob
 _READ_BYTES = 4 << 20
 
 
-def variable_faults(version: JobVersion, given: Given) -> list[Fault]:
-    """What would keep an attempt from its values: unknown names, each with its field and line."""
+def variable_faults(
+    version: JobVersion, given: Given, upstream: Callable[[], Iterable[str]] = tuple
+) -> list[Fault]:
+    """What would keep an attempt from its values: unknown names, each with its field and line.
+
+    `upstream` tells, when it matters, which nodes' values it may name.
+    """
     what = kind(version.kind)
     files = {
         path: _text_of(version.files[path])
         for path in sorted(what.files_with_variables(version.spec))
         if path in version.files
     }
-    return list(what.variable_faults(version.spec, given, files))
+    texts = list(what.texts_with_variables(version.spec, given, files))
+    return list(what.variable_faults(texts, upstream))
 
 
 @lru_cache(maxsize=64)

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.db import connection, transaction
 
 from apps.core.errors import Conflict, FieldFault, Invalid
-from apps.engine.graph import Graph
+from apps.engine.graph import Graph, above
 from apps.engine.priority import Priority
 from apps.engine.states import Hold, NodeState, Overlap, RunState, Trigger
 from apps.nodes.kinds.base import Given
@@ -299,7 +300,11 @@ def _plan_of_workflow(
             priority,
         )
         # Without parameters it is as it was published; what a job brought since, its node says.
-        wrong = given.run and variable_faults(job_version, replace(given, node=node["variables"]))
+        wrong = given.run and variable_faults(
+            job_version,
+            replace(given, node=node["variables"]),
+            partial(above, graph["edges"], node["name"]),
+        )
         if wrong:
             faults += [FieldFault(node["name"], f"node {node['name']!r}: {w}") for w in wrong]
         elif isinstance(found, FieldFault):

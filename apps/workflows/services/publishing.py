@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -10,7 +12,7 @@ from django.db.models.functions import Now
 
 from apps.core.canonical import digest
 from apps.core.errors import Conflict, FieldFault, Invalid
-from apps.engine.graph import graph_faults
+from apps.engine.graph import above, graph_faults
 from apps.engine.priority import Priority
 from apps.engine.states import Overlap
 from apps.nodes.kinds.base import Given
@@ -165,12 +167,17 @@ def draft_faults(workflow: Workflow) -> list[FieldFault]:
         given = Given(of_workspace, workflow.variables, node.variables)
         faults += [
             FieldFault(node.name, f"node {node.name!r}: {message}")
-            for message in _node_faults(node, workflow.queue, given)
+            for message in _node_faults(node, workflow.queue, given, edges)
         ]
     return faults
 
 
-def _node_faults(node: DraftNode, default: ResourceQueue | None, given: Given) -> list[str]:
+def _node_faults(
+    node: DraftNode,
+    default: ResourceQueue | None,
+    given: Given,
+    edges: Sequence[tuple[str, str]],
+) -> list[str]:
     version = node.job.published
     if version is None:
         return [f"job {node.job.path!r} is not published; publish it"]
@@ -189,7 +196,9 @@ def _node_faults(node: DraftNode, default: ResourceQueue | None, given: Given) -
             f"it asks for {demand / 1000:g} CU, and queue {queue.name!r} has "
             f"{queue.capacity / 1000:g} in all; ask for less or raise the queue's capacity"
         ]
-    return [str(fault) for fault in variable_faults(version, given)]
+    return [
+        str(fault) for fault in variable_faults(version, given, partial(above, edges, node.name))
+    ]
 
 
 def _what_runs(graph: dict[str, Any]) -> dict[str, Any]:
