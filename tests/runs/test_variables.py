@@ -24,9 +24,9 @@ from apps.workflows.services.drafting import (
     edit_workflow,
     replace_draft,
 )
-from apps.workflows.services.publishing import draft_faults, publish
+from apps.workflows.services.publishing import publish
 from apps.workspaces.models import Workspace
-from apps.workspaces.variables import set_variable
+from apps.workspaces.variables import delete_variable, set_variable
 from tests.api import program
 from tests.factories import by_hand, job, published, workspace
 from tests.html import errors
@@ -71,15 +71,29 @@ def test_entry_file_of_sql_is_read_when_a_workflow_is_published():
 
 
 @pytest.mark.django_db
-def test_new_version_of_a_job_with_an_unknown_name_keeps_its_workflow_from_being_published():
+def test_job_whose_new_version_a_published_workflow_lacks_a_name_for_is_not_published():
     used = job("load")
-    flow = published("load", uses={"load": used}).workflow
-    save_draft(used, {"content": "true", "arguments": ["${dss}"]}, revision=used.revision)
-    publish_job(used, remarks="", user=None)
+    flow = published("load", uses={"load": used}, name="flow").workflow
+    published("load", uses={"load": used}, name="has it", variables={"place": "eu"})
+    published("load", uses={"load": used}, name="pinned", node={"job_version_number": 1})
+    save_draft(used, {"content": "true", "arguments": ["${place}"]}, revision=used.revision)
 
-    assert [fault.field for fault in draft_faults(flow)] == ["load"]
-    with pytest.raises(Invalid):
-        publish(flow, remarks="", user=None)
+    with pytest.raises(Invalid) as refused:
+        publish_job(used, remarks="", user=None)
+    assert [(fault.field, fault.message) for fault in refused.value.faults] == [
+        (
+            "arguments",
+            "node 'load' of workflow 'flow' would fail: arguments: item 1: unknown variable "
+            "${place}; define it, give it a default as in ${place:-x}, or write $${place} to keep "
+            "it as text",
+        )
+    ]
+
+    edit_workflow(flow, revision=2, variables={"place": "us"})
+    publish(flow, remarks="", user=None)
+    publish_job(used, remarks="", user=None)
+    used.refresh_from_db()
+    assert used.published.number == 2
 
 
 @pytest.mark.django_db
@@ -155,19 +169,20 @@ def test_node_finds_the_values_of_its_cycle_whatever_started_its_run(start):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.timeout(120)
-def test_node_whose_job_brought_an_unknown_name_since_fails_before_anything_of_it_runs(start):
+def test_node_that_lost_a_variable_since_fails_before_anything_of_it_runs(start):
     start()
-    used = job("load")
+    set_variable(workspace(), "place", "eu", user=None)
+    used = job("load", "echo ran", arguments=["x", "${place}"])
     version = published("load", uses={"load": used})
-    save_draft(used, {"content": "echo ran", "arguments": ["x", "${dss}"]}, revision=used.revision)
-    publish_job(used, remarks="", user=None)
+    delete_variable(workspace(), "place")
     run = by_hand(version)
 
     until(lambda: ended(run), "the run's end")
 
     assert (run.state, run.nodes.get().reason) == (
         RunState.FAILED,
-        "arguments: item 2: unknown variable ${dss}, did you mean ${ds}?",
+        "arguments: item 2: unknown variable ${place}; define it, give it a default as in "
+        "${place:-x}, or write $${place} to keep it as text",
     )
     assert Attempt.objects.get().log_tail == f"runyard: {run.nodes.get().reason}\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -17,6 +18,17 @@ from apps.nodes.models import File, Job, JobVersion
 from apps.workspaces.models import ResourceQueue, User, Workspace
 
 _PART = re.compile(r"[^\W_][\w .\-]{0,99}|_[\w.\-]{0,99}")
+
+
+#: What would fail with a version that is not published yet: filled by those who use jobs.
+UserOfJobs = Callable[[JobVersion], list[FieldFault]]
+_users: list[UserOfJobs] = []
+
+
+def asked_before_publish(user_of_jobs: UserOfJobs) -> UserOfJobs:
+    """Have a function say, before a job is published, what would fail with the new version."""
+    _users.append(user_of_jobs)
+    return user_of_jobs
 
 
 def create_job(
@@ -100,11 +112,14 @@ def publish_job(job: Job, *, remarks: str, user: User | None) -> JobVersion:
 
     The workspace files that it names are fixed with it, byte for byte.
 
-    Raises Invalid with every fault of the draft, Conflict if nothing has changed.
+    Raises Invalid with every fault of the draft, and of what uses the job and would fail with
+    this version; Conflict if nothing has changed.
     """
     # What is published is read after the lock: a publish that this one waited for changed it.
     job = Job.objects.select_for_update().get(pk=job.pk)
     version = _frozen(job, user, hold=True)
+    if faults := [fault for users in _users for fault in users(version)]:
+        raise Invalid(faults)
     if job.published and job.published.digest == version.digest:
         raise Conflict(
             f"job {job.path!r} has not changed since version {job.published.number}; "

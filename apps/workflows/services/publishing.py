@@ -17,6 +17,8 @@ from apps.engine.priority import Priority
 from apps.engine.states import Overlap
 from apps.nodes.kinds.base import Given
 from apps.nodes.kinds.registry import kind
+from apps.nodes.models import JobVersion
+from apps.nodes.services.jobs import asked_before_publish
 from apps.nodes.services.variables import variable_faults
 from apps.workflows.clock import DATA_OFFSET
 from apps.workflows.models import POLICIES, DraftNode, Schedule, Workflow, WorkflowVersion
@@ -199,6 +201,33 @@ def _node_faults(
     return [
         str(fault) for fault in variable_faults(version, given, partial(above, edges, node.name))
     ]
+
+
+@asked_before_publish
+def _workflows_that_would_fail(version: JobVersion) -> list[FieldFault]:
+    """Nodes of published workflows that take a job's newest version and lack a name that it uses.
+
+    Each would fail at its next start, when perhaps nobody looks.
+    """
+    mine = [{"job": version.job_id, "job_version_number": None}]
+    rows = Workflow.objects.filter(deleted_at=None, published__graph__nodes__contains=mine)
+    faults: list[FieldFault] = []
+    of_workspace = variables_of(version.job.workspace_id)
+    for workflow in rows.select_related("published").order_by("name"):
+        graph = whole(workflow.published.graph) if workflow.published else {"nodes": []}
+        for node in graph["nodes"]:
+            if node["job"] != version.job_id or node["job_version_number"] is not None:
+                continue
+            given = Given(of_workspace, graph["settings"]["variables"], node["variables"])
+            upstream = partial(above, graph["edges"], node["name"])
+            faults += [
+                FieldFault(
+                    fault.field,
+                    f"node {node['name']!r} of workflow {workflow.name!r} would fail: {fault}",
+                )
+                for fault in variable_faults(version, given, upstream)
+            ]
+    return faults
 
 
 def _what_runs(graph: dict[str, Any]) -> dict[str, Any]:
