@@ -325,6 +325,19 @@ def test_many_who_look_at_once_take_every_point_once():
     assert Run.objects.count() == 18
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.timeout(120)
+def test_many_that_are_due_at_once_are_launched_side_by_side_each_once():
+    flows = [scheduled(f"flow{n:02}") for n in range(sweep.FEW + 3)]
+    hour = sweep.database_clock().replace(minute=0, second=0, microsecond=0)
+    Schedule.objects.update(next_at=hour, done_until=hour - timedelta(seconds=1))
+
+    sweep.tick()
+
+    found = SchedulePoint.objects.filter(run__isnull=False).order_by("workflow__name")
+    assert [(row.workflow, row.cycle) for row in found] == [(flow, hour) for flow in flows]
+
+
 OF_EVERY_KIND = [
     {"kind": "days", "time": "02:30"},
     {"kind": "hours", "every": 5, "from": "22:00", "to": "19:00"},

@@ -8,7 +8,7 @@ import pytest
 
 from apps.core.errors import Conflict, Invalid
 from apps.engine.roles import Role
-from apps.workflows.clock import moment_of
+from apps.workflows.clock import moment_of, zone_of
 from apps.workflows.models import Workflow
 from apps.workflows.services.drafting import create_workflow, edit_workflow
 from apps.workflows.services.publishing import draft_differs, publish
@@ -45,7 +45,7 @@ def test_time_variables_are_those_of_the_workflows_zone():
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
     settings = published("a", zone="Pacific/Auckland").graph["settings"]
 
-    found = [moment_of(noon, said, "Asia/Tokyo").local for said in (settings, {})]
+    found = [moment_of(noon, said, zone_of(said, "Asia/Tokyo")).local for said in (settings, {})]
 
     assert [f"{at:%d %H}" for at in found] == ["02 01", "01 21"]
 
