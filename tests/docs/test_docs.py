@@ -8,11 +8,12 @@ import subprocess
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.conf import settings
 from django.core.management import get_commands, load_command_class
 from django.core.management.base import BaseCommand
 from markdown_it import MarkdownIt
@@ -20,6 +21,8 @@ from markdown_it import MarkdownIt
 from apps.engine.states import AttemptState, NodeState, RunState, Trigger
 from apps.engine.timevars import FUNCTIONS, Moment, built_in, render
 from apps.engine.waiting import Code
+from apps.notifications.addresses import MAX_ADDRESSES
+from apps.notifications.services import outbox
 from tests.bench.__main__ import parser as bench_parser
 from tests.chaos.run import parser as chaos_parser
 
@@ -340,3 +343,19 @@ def test_every_time_that_the_docs_write_has_the_value_beside_it() -> None:
     ]
     used = {call for text, *_ in found for call in re.findall(r"\[(\w+)\(", text)}
     assert used == set(FUNCTIONS)
+
+
+def test_notifications_are_described_with_their_numbers() -> None:
+    said = " ".join((ROOT / "docs" / "notifications.md").read_text().split())
+    every = settings.CELERY_BEAT_SCHEDULE["notifications.tick"]["schedule"]
+
+    for words in (
+        f"up to {MAX_ADDRESSES} e-mail addresses",
+        f"(every {every:g} s)",
+        f"tried again after {outbox.FIRST_PAUSE_SECONDS} s",
+        f"up to {outbox.LONGEST_PAUSE_SECONDS // 60} min, for {outbox.GIVE_UP.days} days",
+        f"its {settings.MAIL_PER_HOUR} mails of the hour",
+        f"{outbox.DIGEST_AFTER.seconds // 60} minutes after the first",
+    ):
+        assert words in said
+    assert timedelta(hours=1) == outbox.DIGEST_EVERY

@@ -17,7 +17,8 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 class MailServer:
     """Takes mail and keeps it, unless it is told to answer otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, **how: Any) -> None:
+        self._how = how
         #: What came, in its order: (to whom, the mail).
         self.got: list[tuple[str, EmailMessage]] = []
         #: What it says in place of taking a mail, by address; "" is for all.
@@ -27,7 +28,7 @@ class MailServer:
         self.start()
 
     def start(self) -> None:
-        self._controller = Controller(self, hostname="127.0.0.1", port=self.port)
+        self._controller = Controller(self, hostname="127.0.0.1", port=self.port, **self._how)
         self._controller.start()
 
     def stop(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
@@ -11,12 +12,13 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.urls import reverse
 
-from apps.core.errors import Conflict, Invalid
+from apps.core.errors import Conflict, Invalid, NotFound
 from apps.engine.states import NodeState, Trigger
 from apps.notifications.addresses import MAX_ADDRESSES, read_addresses
 from apps.notifications.letters import letter_test, message_of, path_of_incidents, path_of_log
 from apps.notifications.models import Delivery, Incident, Kind
-from apps.notifications.services import outbox
+from apps.notifications.services import incidents, outbox
+from apps.notifications.services import tick as look
 from apps.notifications.services.incidents import acknowledge, note_failure
 from apps.notifications.services.outbox import deliver, post
 from apps.notifications.services.subscriptions import addresses_of, subscribe
@@ -243,6 +245,48 @@ def test_what_the_engine_fails_is_told_by_the_sweep(server):
     assert "waited longer than 10 s" in said_by(server.got[0][1])
 
 
+def test_a_word_that_comes_late_or_twice_changes_nothing(server):
+    run = run_through(version := watched(), FAILED)
+
+    note_failure(run.pk)
+    note_failure(999_999)
+    good = run_through(version, SUCCEEDED)
+    note_failure(good.pk)
+    incidents._recover(Incident.objects.get().pk)
+    incidents._recover(Incident.objects.get().pk)
+    tick()
+
+    assert list(Incident.objects.values_list("runs", "recovered_by")) == [(1, good.pk)]
+    assert len(server.got) == 2
+
+
+def test_nothing_recovers_while_no_run_has_succeeded(server):
+    run_through(watched(), FAILED)
+
+    incidents._recover(Incident.objects.get().pk)
+
+    assert Incident.objects.get().recovered_at is None
+
+
+def test_a_line_that_is_not_near_the_end_of_the_log_has_no_number(server):
+    run_through(watched(), replace(FAILED, log_tail="at last\n" * 20))
+    tick()
+
+    assert Incident.objects.get().log_line is None
+    assert "?attempt=1\n" in said_by(server.got[0][1])
+
+
+def test_who_is_told_no_more_hears_of_no_recovery_either(server):
+    version = watched(addresses=[MAYA, LI])
+    run_through(version, FAILED)
+    tick()
+    subscribe(version.workflow, [LI, "new@example.com"])
+    run_through(version, SUCCEEDED)
+    tick()
+
+    assert [each for each, mail in server.got if "Recovered" in mail["Subject"]] == [LI]
+
+
 def test_a_deleted_workflow_has_no_open_incident(server):
     version = watched()
     run_through(version, FAILED)
@@ -253,6 +297,8 @@ def test_a_deleted_workflow_has_no_open_incident(server):
     incident = Incident.objects.get()
     assert (incident.recovered_at is not None, incident.recovered_by) == (True, None)
     assert len(server.got) == 1  # of its failure
+    with pytest.raises(NotFound, match="'flow' was deleted"):
+        subscribe(version.workflow, [LI])
 
 
 # --- the outbox -----------------------------------------------------------------------------
@@ -308,6 +354,26 @@ def test_one_refused_address_does_not_hold_up_the_others(server):
     whys = dict(Delivery.objects.values_list("address", "why"))
     assert whys[MAYA] == "the mail server said 550 no such user"
     assert whys[LI] == "the mail server said 451 later"
+
+
+def test_one_mail_that_cannot_be_made_does_not_hold_up_the_others(server, caplog):
+    run_through(watched(addresses=[MAYA, LI]), FAILED)
+    Delivery.objects.filter(address=MAYA).update(address="no address")
+
+    tick()
+
+    assert [address for address, _ in server.got] == [LI]
+    assert Delivery.objects.get(address="no address").status == "waiting"
+    assert "could not be sent" in caplog.text
+
+
+def test_a_tick_does_not_wait_for_one_that_is_under_way(server):
+    run_through(watched(), FAILED)
+
+    with look._under_way:
+        tick()
+
+    assert server.got == []
 
 
 def test_what_could_not_be_sent_for_days_is_given_up(server):
