@@ -410,7 +410,7 @@ def test_launch_into_a_lane_is_one_set_of_inserts(django_assert_num_queries, cou
     version, gate = chain(3), lane(2)
     cycles = [NOON + timedelta(days=n) for n in range(count)]
 
-    with django_assert_num_queries(13):
+    with django_assert_num_queries(14):
         runs = launch(version, cycles=cycles, trigger=Trigger.BACKFILL, by=None, lane=gate)
 
     assert waiting(runs) == "pp" + (count - 2) * "w"
