@@ -15,7 +15,9 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
+from types import MappingProxyType
 
 #: What a variable may be called. Also a name that every shell takes for a variable.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -153,9 +155,10 @@ def is_taken(name: str) -> bool:
     return name in FIXED_NAMES or name in BUILT_IN or name.startswith(OWN_PREFIX)
 
 
-def built_in(moment: Moment) -> dict[str, str]:
-    """Every built-in variable of a moment."""
-    return {name: value(moment) for name, value in BUILT_IN.items()}
+@lru_cache(maxsize=1024)
+def built_in(moment: Moment) -> Mapping[str, str]:
+    """Every built-in variable of a moment. Made once for all nodes of a run."""
+    return MappingProxyType({name: value(moment) for name, value in BUILT_IN.items()})
 
 
 # --- $[…] -----------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def resolved(node: NodeRun, attempt: Attempt | None) -> Resolved:
     begun = attempt.started_at if attempt else None
     of_nodes = values_of_nodes(run.pk, node.key, nodes_named(texts), before=begun)
     moment = moment_of(run.cycle, settings, run.zone)
-    fixed = {name: f"${{{name}}}" for name in RUN_NAMES} | built_in(moment)
+    fixed = {**{name: f"${{{name}}}" for name in RUN_NAMES}, **built_in(moment)}
     fault = ""
     try:
         values = resolve({n: d.text for n, d in defined.items()}, {**fixed, **of_nodes}, moment)
