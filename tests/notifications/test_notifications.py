@@ -432,6 +432,21 @@ def test_what_is_over_the_hours_limit_comes_in_one_digest(server, settings):
     assert len(server.got) == 4  # one digest an hour
 
 
+def test_a_thousand_failures_at_once_are_the_limit_and_a_digest(server):
+    letter = letter_test("default", "maya")
+    for n in range(1000):
+        post(workspace(), letter, [MAYA], kind=Kind.OPENED, event=f"incident {n} opened")
+
+    tick()
+    Delivery.objects.update(held_at=F("held_at") - timedelta(minutes=6))
+    tick()
+    tick()
+
+    assert len(server.got) == 21
+    assert server.got[-1][1]["Subject"] == "980 more notifications [default]"
+    assert "and 880 more." in said_by(server.got[-1][1])
+
+
 def test_two_who_deliver_at_once_send_each_mail_once(server):
     run_through(watched(addresses=[MAYA, LI]), FAILED)
 
@@ -540,13 +555,18 @@ def test_an_incident_is_acknowledged_once_and_while_it_is_open(server):
         acknowledge(incident, user=user("li"))
 
 
-def test_a_real_worker_opens_the_incident_as_its_node_fails(start, server):
+def test_a_real_worker_tells_of_its_node_as_it_fails(start, server):
     run = by_hand(watched(content="echo one; echo 'Error: no such table' >&2; exit 3"))
-    start()
+    start(
+        smtp_host="127.0.0.1",
+        smtp_port=server.port,
+        smtp_security="none",
+        mail_from="runyard@example.org",
+    )
 
-    incident = until(lambda: Incident.objects.first(), "the incident", seconds=60)
-    tick()
+    until(lambda: server.got, "the mail, without a beat", seconds=60)
 
+    incident = Incident.objects.get()
     assert (incident.run_id, incident.reason, incident.error_line, incident.log_line) == (
         run.pk,
         "exit code 3",
@@ -554,3 +574,11 @@ def test_a_real_worker_opens_the_incident_as_its_node_fails(start, server):
         2,
     )
     assert subjects(server) == [(MAYA, "Failed: flow at load [default]")]
+
+
+def test_a_workflow_that_tells_nobody_is_an_incident_all_the_same(server):
+    run_through(watched(addresses=[]), FAILED)
+
+    tick()
+
+    assert (Incident.objects.get().runs, Delivery.objects.count()) == (1, 0)

@@ -20,6 +20,7 @@ from django.db import connection, transaction
 from django.db.models import F, Min, QuerySet
 from django.db.models.functions import Now
 
+from apps.notifications.doorbell import ring_after_commit
 from apps.notifications.letters import Letter, letter_digest, message_of
 from apps.notifications.models import Delivery, DeliveryStatus, Incident, Kind
 from apps.notifications.smtp import Deferred, Refused, Unreachable, can_mail, connected
@@ -53,6 +54,9 @@ def post(
     `in_reply_to`: by address the Message-ID of the mail that this one answers.
     """
     domain = settings.MAIL_FROM.rpartition("@")[2] or "runyard.invalid"
+    if not addresses:
+        return
+    ring_after_commit()
     Delivery.objects.bulk_create(
         [
             Delivery(
