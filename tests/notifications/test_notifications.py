@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
 from django.urls import reverse
@@ -582,3 +584,46 @@ def test_a_workflow_that_tells_nobody_is_an_incident_all_the_same(server):
     tick()
 
     assert (Incident.objects.get().runs, Delivery.objects.count()) == (1, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_runs_that_fail_at_once_are_one_incident_and_each_is_counted_once(server):
+    version = watched()
+    runs = [by_hand(version) for _ in range(6)]
+    # Runs of one moment have cycles of their own, so that none waits for another.
+    while (mine := take()) is not None:
+        finish(mine, FAILED, worker=ME, request=uuid4(), take=False)
+
+    def note(run: Run) -> None:
+        try:
+            note_failure(run.pk)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(note, [*runs, *runs]))
+    tick()
+
+    assert list(Incident.objects.values_list("runs", flat=True)) == [6]
+    assert len(server.got) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_two_who_deliver_at_once_go_over_the_limit(server, settings):
+    settings.MAIL_PER_HOUR = 5
+    letter = letter_test("default", "maya")
+    for n in range(40):
+        post(workspace(), letter, [MAYA], kind=Kind.OPENED, event=f"incident {n} opened")
+
+    def work(_: int) -> int:
+        try:
+            return deliver()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        sent = sum(pool.map(work, range(4)))
+
+    assert (sent, len(server.got)) == (5, 5)
+    assert len({mail["Message-ID"] for _, mail in server.got}) == 5
+    assert Delivery.objects.filter(status="held").count() == 35

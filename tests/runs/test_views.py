@@ -206,6 +206,17 @@ def test_a_failed_run_opens_on_the_node_that_failed_and_why():
 
 
 @pytest.mark.django_db
+def test_a_run_that_goes_on_says_how_much_of_it_has_failed():
+    run = by_hand(published("a", "b"))
+    end(take(), FAILED)
+    going = live(run)
+    end(take())
+
+    assert '<span class="oc-second oc-text-failed">1 failed</span>' in going
+    assert "1 failed</span>" not in live(run)  # it is Failed as a whole
+
+
+@pytest.mark.django_db
 def test_everything_that_failed_is_named_and_nothing_is_said_twice():
     run = by_hand(published("a", "b", "good"))
     order = []
