@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -86,8 +87,9 @@ class RealWorker:
 
     @property
     def name(self) -> str:
-        """The name under which it holds nodes."""
-        return self.said().partition("worker: worker ")[2].partition(" has ")[0]
+        """The name under which it holds nodes. It may speak of others before: of those gone."""
+        found = re.search(r"worker: worker (\S+) has ", self.said())
+        return found[1] if found else ""
 
     @property
     def guard(self) -> int:

@@ -164,6 +164,8 @@ class Worker:
         self._closed.set()
         for thread in self._keepers:
             thread.join(timeout=5)
+        with self._quiet("ending strays"):
+            self.strays.sweep(frozenset)  # no attempt is left that one could belong to
         self._logs.close()
         self.guard.close()
         self._seat.leave()

@@ -326,6 +326,21 @@ def test_one_jobs_log_holds_up_neither_itself_nor_another_jobs_time_limit(start,
     assert (odd.state, only(other).reason) == (RunState.SUCCEEDED, "timed out after 1 s")
 
 
+def test_worker_that_ends_leaves_no_stray_even_one_without_a_mark(start, tmp_path):
+    worker = start(job_uid_base=0)
+    slow = by_hand(published("a", uses={"a": job("slow", "sleep 100")}, name="slow"))
+    running(slow, "a")
+    script = f"env -i setsid sleep 300 & echo $! > {tmp_path}/stray; sleep 1"
+    odd = by_hand(published("odd", uses={"odd": job("odd", script)}, name="odd"))
+    until(lambda: ended(odd), "its end")
+    stray = int((tmp_path / "stray").read_text())
+    assert alive(stray)  # as long as it may belong to the slow one
+
+    worker.end()
+
+    until(lambda: not alive(stray), "the stray's end")
+
+
 def test_node_that_no_slot_holds_is_given_away_and_that_costs_a_loss(start, monkeypatch):
     worker = start()
     monkeypatch.setattr(doorbell, "ring", lambda bells, **_: None)
