@@ -126,8 +126,11 @@ def _claim() -> Delivery | None:
             if row is None:
                 return None
             if row.tries == 0 and row.kind != Kind.DIGEST and not _has_room(row.address):
-                # All of them, since none has room.
-                due.filter(address=row.address, tries=0).exclude(kind=Kind.DIGEST).update(
+                # All of them, since none has room; but for those that others have in hand, who
+                # wait for the lock of the address, and will find the same.
+                theirs = rows.filter(address=row.address, tries=0).exclude(kind=Kind.DIGEST)
+                full = list(theirs.order_by("pk").values_list("pk", flat=True))
+                Delivery.objects.filter(pk__in=full).update(
                     status=DeliveryStatus.HELD, held_at=Now()
                 )
                 continue
