@@ -353,7 +353,7 @@ class Worker:
             while n > 0 and self.serves(queue_id) and self._take_slot(queue_id):
                 n -= 1
             if n > 0:
-                ring({queue_id: min(n, max(self.slots - 1, 1))})
+                ring({queue_id: n})
 
     def _let_go(self, held: Execution) -> None:
         """Give a node back that was not run to its end here, if it is still ours to give."""
@@ -480,9 +480,12 @@ class Worker:
             return
         if settings.WORKER_QUEUES:
             self._learn_queues()
-        for queue_id in filter(self.serves, queues_with_work()):
-            if not self._take_slot(queue_id):
-                self._let_wait(queue_id)
+        for queue_id, nodes in queues_with_work(self.slots).items():
+            if self.serves(queue_id):
+                while nodes > 0 and self._take_slot(queue_id):
+                    nodes -= 1
+                if nodes > 0:
+                    self._let_wait(queue_id)
 
     def _find_orphans(self) -> None:
         """Give away what runs under this worker's name and nobody here holds.

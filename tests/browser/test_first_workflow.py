@@ -93,6 +93,6 @@ def test_two_jobs_become_a_workflow_that_is_seen_to_run_and_turn_green(visit):
     on_call.check_width()
 
     it.go("/w/default/workflows/")
-    expect(page.get_by_role("row", name=re.compile("daily v1 Succeeded"))).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("daily v1 manual Succeeded"))).to_be_visible()
     it.click("Log out")
     page.wait_for_url("**/login/**")

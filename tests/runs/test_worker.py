@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import pytest
 from django.db import connection, transaction
+from django.db.models import Max, Min
 
 from apps.core.home import Home
 from apps.engine.states import RunState
@@ -119,6 +120,18 @@ def test_lost_bell_costs_seconds_not_the_run(start, monkeypatch):
     until(lambda: ended(run), "the run's end", seconds=10)
 
     assert run.state == RunState.SUCCEEDED
+
+
+def test_one_look_starts_all_nodes_that_no_bell_told_of(start, monkeypatch):
+    start()
+    monkeypatch.setattr(doorbell, "ring", lambda bells, **_: None)
+    ResourceQueue.objects.update(capacity=100)
+    run = by_hand(published(*"abcdefgh", content="sleep 60"))
+
+    until(lambda: run.nodes.filter(state="running").count() == 8, "eight starts", seconds=20)
+
+    begun = Attempt.objects.aggregate(first=Min("started_at"), last=Max("started_at"))
+    assert begun["last"] - begun["first"] < timedelta(seconds=worker._LOOK_SECONDS)
 
 
 def test_bell_that_rings_twice_runs_a_node_once(start, tmp_path):

@@ -222,19 +222,28 @@ def asked_to_stop(worker: str) -> dict[tuple[int, int], str]:
         return {(pk, no): stop for pk, no, stop in cursor.fetchall()}
 
 
-def queues_with_work() -> list[int]:
-    """Ids of the resource queues that have a node queued and are not held."""
+def queues_with_work(most: int) -> dict[int, int]:
+    """Resource queues that have a node queued and are not held, by id: how many nodes.
+
+    Counted up to `most` and up to the capacity that is free; of a full queue it is 1, since
+    what runs there may end at any moment.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT q.id FROM workspaces_resourcequeue q
-             WHERE NOT q.held
-               AND EXISTS (SELECT FROM runs_noderun n
-                            WHERE n.queue_id = q.id AND n.state = 'queued')
+            SELECT q.id, least(line.nodes, greatest(q.capacity - q.used, 1))
+              FROM workspaces_resourcequeue q
+             CROSS JOIN LATERAL (
+                    SELECT count(*) AS nodes
+                      FROM (SELECT FROM runs_noderun n
+                             WHERE n.queue_id = q.id AND n.state = 'queued' LIMIT %s) few
+                   ) line
+             WHERE NOT q.held AND line.nodes > 0
              ORDER BY q.id
-            """
+            """,
+            [most],
         )
-        return [pk for (pk,) in cursor.fetchall()]
+        return dict(cursor.fetchall())
 
 
 def note_application(mine: Claim, application_id: str, ui_url: str) -> None:
