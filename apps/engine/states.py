@@ -78,6 +78,15 @@ class Overlap(StrEnum):
     SKIP = "skip"  # it is not started at all
 
 
+class Severity(StrEnum):
+    """How much it matters that a workflow fails."""
+
+    CRITICAL = "critical"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
 class By(StrEnum):
     """Who takes an arrow."""
 

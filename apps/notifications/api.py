@@ -11,6 +11,7 @@ from apps.core.api.endpoint import Endpoint
 from apps.core.api.fields import PageQuery, Strict, Text, page_example, page_of
 from apps.core.api.operation import Place, operation
 from apps.engine.roles import Permission
+from apps.engine.states import Severity
 from apps.notifications.addresses import MAX_ADDRESSES
 from apps.notifications.models import Incident
 from apps.notifications.services.incidents import acknowledge
@@ -46,6 +47,16 @@ class IncidentSerializer(serializers.Serializer):
     runs = serializers.IntegerField(help_text="That failed while it was open, the first included.")
     opened_at = serializers.DateTimeField()
     failed_at = serializers.DateTimeField(help_text="End of the newest failure.")
+    owner = serializers.CharField(
+        source="workflow.owner", allow_blank=True, help_text="Of the workflow, as it stands now."
+    )
+    severity = serializers.ChoiceField(
+        source="workflow.severity", choices=[each.value for each in Severity]
+    )
+    runbook = serializers.CharField(
+        source="workflow.runbook", allow_blank=True, help_text="What to do about it; an address."
+    )
+    description = serializers.CharField(source="workflow.description", allow_blank=True)
     acknowledged_by = serializers.CharField(source="acknowledged_by.username", allow_null=True)
     acknowledged_at = serializers.DateTimeField(allow_null=True)
     recovered_at = serializers.DateTimeField(allow_null=True, help_text="Null: it is open.")
@@ -74,6 +85,10 @@ INCIDENT = {
     "runs": 2,
     "opened_at": "2025-11-20T02:04:11Z",
     "failed_at": "2025-11-21T02:04:09Z",
+    "owner": "aviation",
+    "severity": "high",
+    "runbook": "https://wiki.example.com/flight_delays",
+    "description": "Delays by carrier and by weather.",
     "acknowledged_by": None,
     "acknowledged_at": None,
     "recovered_at": None,
@@ -91,7 +106,7 @@ class NotificationEndpoints(Endpoint):
 
     def incidents(self) -> QuerySet[Incident]:
         rows: QuerySet[Incident] = self.visible(Incident.objects.all())
-        return rows.select_related("acknowledged_by")
+        return rows.select_related("acknowledged_by", "workflow")
 
     def incident(self, pk: int) -> Incident:
         row: Incident = self.one(self.incidents(), "incident", pk=pk)

@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 from django.conf import settings
 from django.template.loader import render_to_string
 
+from apps.engine.states import Severity
 from apps.notifications.models import Delivery, Incident, Kind
 
 #: Of a subject, in characters.
@@ -63,7 +64,9 @@ def path_of_incidents(workspace: str) -> str:
 def letter_opened(incident: Incident) -> Letter:
     """A workflow has begun to fail."""
     where = f" at {incident.node}" if incident.node else ""
-    return _letter("opened", f"Failed: {incident.name}{where}", incident)
+    severity = Severity(incident.workflow.severity)
+    urgent = f" ({severity})" if severity in (Severity.CRITICAL, Severity.HIGH) else ""
+    return _letter("opened", f"Failed{urgent}: {incident.name}{where}", incident)
 
 
 def letter_recovered(incident: Incident) -> Letter:
@@ -110,6 +113,7 @@ def _letter(name: str, subject: str, incident: Incident) -> Letter:
     context = {
         "incident": incident,
         "workspace": workspace.name,
+        "workflow": incident.workflow,
         "description": incident.workflow.description,
         "zone": workspace.zone,
         "opened_at": _local(incident.opened_at, workspace.zone),

@@ -53,7 +53,7 @@ def _context(tab: str) -> dict[str, Any]:
 @require_safe
 def notifications(request: Request, workspace: str) -> HttpResponse:
     """Incidents: those that are open, then those that are over."""
-    rows = _incidents(request).select_related("acknowledged_by")
+    rows = _incidents(request).select_related("acknowledged_by", "workflow")
     over = newest_first(rows.exclude(recovered_at=None), request.GET.get("before", ""))
     open_ones = [] if over.continued else list(rows.filter(recovered_at=None).order_by("-pk")[:200])
     named = {each.run_id for each in [*open_ones, *over.rows]}

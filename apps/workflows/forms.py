@@ -10,12 +10,13 @@ from django import forms
 from apps.core.forms import Form
 from apps.engine.priority import Priority
 from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
-from apps.engine.states import Overlap, Strategy
+from apps.engine.states import Overlap, Severity, Strategy
 from apps.nodes.forms import PairsField
 from apps.nodes.kinds.fields import PARAMETERS
 from apps.workflows.models import POLICIES, DraftNode, Workflow
 from apps.workflows.schedule_fields import ScheduleForm
 from apps.workflows.services.drafting import NodeSettings
+from apps.workflows.services.ownership import MAX_OWNER, MAX_RUNBOOK, Ownership, ownership_of
 from apps.workspaces.models import ResourceQueue, Workspace
 
 
@@ -174,6 +175,39 @@ class TagsForm(Form):
     @staticmethod
     def values_of(workflow: Workflow) -> dict[str, str]:
         return {"tags": ", ".join(f"{key}={value}" for key, value in workflow.tags.items())}
+
+
+class OwnershipForm(Form):
+    """Who looks after a workflow, and what is told beside its failure."""
+
+    owner = forms.CharField(
+        required=False,
+        max_length=MAX_OWNER,
+        help_text="A person or a team, in words.",
+        widget=forms.TextInput({"autocomplete": "off", "placeholder": "nobody is named"}),
+    )
+    severity = forms.ChoiceField(
+        choices=[(each.value, each.value.capitalize()) for each in Severity],
+        help_text="How much a failure matters.",
+    )
+    runbook = forms.CharField(
+        required=False,
+        max_length=MAX_RUNBOOK,
+        help_text="Where it is written what to do when it fails. With owner and severity it stands "
+        "in the mail and in the incident. All three count at once and are in no version.",
+        widget=forms.TextInput(
+            {"inputmode": "url", "autocomplete": "off", "placeholder": "https://"}
+        ),
+    )
+
+    @staticmethod
+    def values_of(workflow: Workflow) -> dict[str, str]:
+        said = ownership_of(workflow)
+        return {"owner": said.owner, "severity": said.severity.value, "runbook": said.runbook}
+
+    def said(self) -> Ownership:
+        data = self.cleaned_data
+        return Ownership(data["owner"], data["runbook"], Severity(data["severity"]))
 
 
 class RunForm(Form):

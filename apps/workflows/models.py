@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 
 from apps.engine.priority import Priority
 from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
-from apps.engine.states import Overlap, Strategy
+from apps.engine.states import Overlap, Severity, Strategy
 from apps.nodes.models import Job
 from apps.workspaces.models import InWorkspaceQuerySet, ResourceQueue, Workspace
 
@@ -80,6 +80,15 @@ class Workflow(models.Model):
     variables = models.JSONField(default=dict, blank=True)
     #: Key to value: by them holds find it. They count at once and are in no version.
     tags = models.JSONField(default=dict, blank=True)
+    #: Who looks after it, what to do when it fails and how much that matters: they are told with
+    #: a failure, count at once and are in no version.
+    owner = models.CharField(max_length=100, default="", blank=True)
+    runbook = models.CharField(max_length=500, default="", blank=True)
+    severity = models.CharField(
+        max_length=10,
+        choices=[(s.value, s.value) for s in Severity],
+        default=Severity.NORMAL,
+    )
     revision = models.PositiveIntegerField(default=1)
     published = models.ForeignKey(
         "WorkflowVersion", models.SET_NULL, null=True, blank=True, related_name="+"

@@ -17,6 +17,7 @@ urlpatterns = [
     path("w/<str:workspace>/workflows/<int:pk>/remove/", views.node_remove, name="node-remove"),
     path("w/<str:workspace>/workflows/<int:pk>/settings/", views.settings, name="settings"),
     path("w/<str:workspace>/workflows/<int:pk>/tags/", views.tags, name="tags"),
+    path("w/<str:workspace>/workflows/<int:pk>/ownership/", views.ownership, name="ownership"),
     path("w/<str:workspace>/workflows/<int:pk>/publish/", views.publish, name="publish"),
     path("w/<str:workspace>/workflows/<int:pk>/versions/", views.versions, name="versions"),
     path(

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.db.models.fields.json import KeyTransform
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -22,7 +22,7 @@ from apps.core.http import fragment, go, number_in, page
 from apps.core.paging import newest_first
 from apps.engine.priority import Priority
 from apps.engine.roles import Permission
-from apps.engine.states import Trigger
+from apps.engine.states import Severity, Trigger
 from apps.engine.timetable import Timetable
 from apps.nodes.forms import RemarksForm
 from apps.nodes.kinds.registry import kinds
@@ -37,7 +37,7 @@ from apps.runs.services.scheduling import switch as turn
 from apps.runs.shown import bars_of, counts_of, last_runs, shares_of
 from apps.runs.waiting import why_schedule_waits
 from apps.workflows.drawing import CARD, Drawing, draw
-from apps.workflows.forms import NodeForm, RunForm, TagsForm, WorkflowForm
+from apps.workflows.forms import NodeForm, OwnershipForm, RunForm, TagsForm, WorkflowForm
 from apps.workflows.models import DraftNode, Workflow
 from apps.workflows.schedule_fields import ScheduleForm
 from apps.workflows.services.drafting import (
@@ -48,6 +48,7 @@ from apps.workflows.services.drafting import (
     edit_workflow,
     remove_node,
 )
+from apps.workflows.services.ownership import own
 from apps.workflows.services.publishing import draft_differs, draft_faults, whole
 from apps.workflows.services.publishing import publish as publish_workflow
 from apps.workflows.services.schedules import timetable_of
@@ -104,7 +105,10 @@ def workflows(request: Request, workspace: str) -> HttpResponse:
         said=KeyTransform("schedule", KeyTransform("settings", "published__graph"))
     )
     if wanted:
-        rows = rows.filter(name__icontains=wanted)
+        rows = rows.filter(Q(name__icontains=wanted) | Q(owner__icontains=wanted))
+    severity = request.GET.get("severity", "")
+    if severity in set(Severity):
+        rows = rows.filter(severity=severity)
     rows = rows.defer("published__graph")
     found = list(rows[: LIST_LIMIT + 1])
     past = last_runs(row.pk for row in found[:LIST_LIMIT])
@@ -118,7 +122,14 @@ def workflows(request: Request, workspace: str) -> HttpResponse:
         }
         for row in found[:LIST_LIMIT]
     ]
-    context = {"rows": shown, "q": wanted, "more": len(found) > LIST_LIMIT, "nav": "workflows"}
+    context = {
+        "rows": shown,
+        "q": wanted,
+        "severity": severity,
+        "severities": [each.value for each in Severity],
+        "more": len(found) > LIST_LIMIT,
+        "nav": "workflows",
+    }
     template = "workflows/_list.html" if request.htmx else "workflows/list.html"
     return render(request, template, context)
 
@@ -321,6 +332,7 @@ def settings(request: Request, workspace: str, pk: int) -> HttpResponse:
         "form": form,
         "tags": _tags_form(request, row),
         "addresses": addresses_form(request, row),
+        "ownership": _ownership_form(request, row),
         "can_mail": can_mail(),
         "nav": "workflows",
         "tab": "settings",
@@ -351,6 +363,32 @@ def tags(request: Request, workspace: str, pk: int) -> HttpResponse:
             messages.success(request, "Saved the tags. They count at once.")
             return go(request, reverse("workflows:settings", args=[workspace, pk]))
     return fragment(request, "workflows/_tags.html", {"workflow": row, "form": form, "tags": form})
+
+
+def _ownership_form(request: Request, row: Workflow, data: Any = None) -> OwnershipForm:
+    form = OwnershipForm(data, initial=OwnershipForm.values_of(row))
+    if not may(request, Permission.EDIT_WORKFLOW):
+        form.show_only()
+    return form
+
+
+@require_http_methods(["GET", "POST"])
+def ownership(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """Owner, severity and runbook, which no version has: saved by themselves."""
+    row = _workflow(request, pk)
+    if request.method == "POST":
+        require(request, Permission.EDIT_WORKFLOW)
+    form = _ownership_form(request, row, request.POST or None)
+    if form.is_valid():
+        try:
+            own(row, form.said())
+        except Invalid as error:
+            form.add_faults(error)
+        else:
+            messages.success(request, "Saved owner, severity and runbook. They count at once.")
+            return go(request, reverse("workflows:settings", args=[workspace, pk]))
+    context = {"workflow": row, "form": form, "ownership": form, "nav": "workflows"}
+    return fragment(request, "workflows/_ownership.html", context)
 
 
 @require_http_methods(["GET", "POST"])

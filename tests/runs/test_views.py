@@ -209,10 +209,13 @@ def test_a_failed_run_opens_on_the_node_that_failed_and_why():
 def test_a_run_that_goes_on_says_how_much_of_it_has_failed():
     run = by_hand(published("a", "b"))
     end(take(), FAILED)
-    going = live(run)
+    going, [listed] = live(run), rows(member().get("/w/default/runs/").content.decode())
     end(take())
 
     assert '<span class="oc-second oc-text-failed">1 failed</span>' in going
+    assert listed[1] == "Running, 1 failed"
+    [over] = rows(member().get("/w/default/runs/").content.decode())
+    assert over[1] == "Failed"
     assert "1 failed</span>" not in live(run)  # it is Failed as a whole
 
 

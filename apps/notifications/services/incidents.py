@@ -18,8 +18,9 @@ from django.db.models.functions import Greatest, Now
 from apps.core.errors import Conflict
 from apps.engine.states import NodeState, RunState, Trigger
 from apps.notifications.letters import letter_opened, letter_recovered
-from apps.notifications.models import Delivery, FailedRun, Incident, Kind, Subscription
+from apps.notifications.models import Delivery, FailedRun, Incident, Kind
 from apps.notifications.services.outbox import post
+from apps.notifications.services.subscriptions import addresses_of
 from apps.runs.models import Attempt, NodeRun, Run, RunEvent
 from apps.runs.services.endings import when_failed
 from apps.workspaces.models import User
@@ -80,12 +81,11 @@ def note_failure(run_id: int) -> None:
         runs=F("runs") + int(is_another), failed_at=Greatest("failed_at", failure.newest)
     )
     if incident.runs == 0:
-        addresses = Subscription.objects.filter(workflow=workflow).order_by("pk")
         incident.workspace, incident.workflow = run.workspace, workflow
         post(
             run.workspace,
             letter_opened(incident),
-            list(addresses.values_list("address", flat=True)),
+            addresses_of(workflow),
             kind=Kind.OPENED,
             event=f"incident {incident.pk} opened",
             incident=incident,
@@ -155,11 +155,7 @@ def _recover(pk: int) -> None:
     # Who was told that it opened, and still wants to hear of it.
     told = dict(
         Delivery.objects.filter(
-            incident=pk,
-            kind=Kind.OPENED,
-            address__in=Subscription.objects.filter(workflow=incident.workflow_id).values(
-                "address"
-            ),
+            incident=pk, kind=Kind.OPENED, address__in=addresses_of(incident.workflow)
         )
         .order_by("pk")
         .values_list("address", "message_id")

@@ -1,1 +1,0 @@
-"""REST: runs, their nodes, attempts, logs and outputs."""

@@ -1,1 +1,0 @@
-"""REST: workflows, their drafts, versions and schedules."""
