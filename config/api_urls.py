@@ -7,8 +7,8 @@ from django.urls import include, path, re_path
 from apps.core.api import description, problems
 from apps.nodes import api as nodes
 from apps.notifications import api as notifications
-from apps.runs import api as runs
-from apps.workflows import api as workflows
+from apps.runs.api import logs, node_runs, outputs, runs
+from apps.workflows.api import schedules, workflows
 from apps.workspaces import api as workspaces
 
 _job = "jobs/<int:job>"
@@ -44,9 +44,9 @@ in_workspace = [
     path(f"{_workflow}/publish", workflows.WorkflowPublishEndpoint.as_view()),
     path(f"{_workflow}/versions", workflows.WorkflowVersionsEndpoint.as_view()),
     path(f"{_workflow}/versions/<int:number>", workflows.WorkflowVersionEndpoint.as_view()),
-    path("schedule-preview", workflows.SchedulePreviewEndpoint.as_view()),
-    path(f"{_workflow}/schedule", workflows.WorkflowScheduleEndpoint.as_view()),
-    path(f"{_workflow}/schedule/points", workflows.SchedulePointsEndpoint.as_view()),
+    path("schedule-preview", schedules.SchedulePreviewEndpoint.as_view()),
+    path(f"{_workflow}/schedule", schedules.WorkflowScheduleEndpoint.as_view()),
+    path(f"{_workflow}/schedule/points", schedules.SchedulePointsEndpoint.as_view()),
     path(f"{_workflow}/run", workflows.WorkflowRunEndpoint.as_view()),
     path("runs", runs.RunsEndpoint.as_view()),
     path(f"{_run}", runs.RunEndpoint.as_view()),
@@ -55,18 +55,18 @@ in_workspace = [
     path(f"{_run}/pause", runs.RunPauseEndpoint.as_view()),
     path(f"{_run}/resume", runs.RunResumeEndpoint.as_view()),
     path(f"{_run}/rerun", runs.RunRerunEndpoint.as_view()),
-    path(f"{_run}/nodes", runs.NodeRunsEndpoint.as_view()),
-    path(f"{_node}", runs.NodeRunEndpoint.as_view()),
-    path(f"{_node}/stop", runs.NodeRunStopEndpoint.as_view()),
-    path(f"{_node}/success", runs.NodeRunSuccessEndpoint.as_view()),
-    path(f"{_node}/attempts", runs.AttemptsEndpoint.as_view()),
-    path(f"{_attempt}/variables", runs.VariablesOfAttemptEndpoint.as_view()),
-    path(f"{_attempt}", runs.AttemptEndpoint.as_view()),
-    path(f"{_attempt}/log", runs.LogEndpoint.as_view()),
-    path(f"{_attempt}/log/lines", runs.LogLinesEndpoint.as_view()),
-    path(f"{_attempt}/log/search", runs.LogSearchEndpoint.as_view()),
-    path(f"{_run}/outputs", runs.OutputsEndpoint.as_view()),
-    path(f"{_run}/outputs/<int:output>", runs.OutputEndpoint.as_view()),
+    path(f"{_run}/nodes", node_runs.NodeRunsEndpoint.as_view()),
+    path(f"{_node}", node_runs.NodeRunEndpoint.as_view()),
+    path(f"{_node}/stop", node_runs.NodeRunStopEndpoint.as_view()),
+    path(f"{_node}/success", node_runs.NodeRunSuccessEndpoint.as_view()),
+    path(f"{_node}/attempts", node_runs.AttemptsEndpoint.as_view()),
+    path(f"{_attempt}/variables", node_runs.VariablesOfAttemptEndpoint.as_view()),
+    path(f"{_attempt}", node_runs.AttemptEndpoint.as_view()),
+    path(f"{_attempt}/log", logs.LogEndpoint.as_view()),
+    path(f"{_attempt}/log/lines", logs.LogLinesEndpoint.as_view()),
+    path(f"{_attempt}/log/search", logs.LogSearchEndpoint.as_view()),
+    path(f"{_run}/outputs", outputs.OutputsEndpoint.as_view()),
+    path(f"{_run}/outputs/<int:output>", outputs.OutputEndpoint.as_view()),
     path("incidents", notifications.IncidentsEndpoint.as_view()),
     path("incidents/<int:incident>", notifications.IncidentEndpoint.as_view()),
     path(

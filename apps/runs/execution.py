@@ -394,7 +394,8 @@ class Execution:
             found = insist(lambda: values_of_nodes(mine.run_id, mine.key, nodes), self.is_ours)
             context = replace(context, of_nodes=found)
         marked = {node for node in nodes if upstream_mark(node) in context.of_nodes}
-        if faults := list(what.variable_faults(texts, lambda: marked)):
+        faults = list(what.variable_faults(spec, context.given, texts, lambda: marked))
+        if faults:
             raise CannotStart("; ".join(map(str, faults)))
         return context
 

@@ -123,17 +123,14 @@ def resolved(node: NodeRun, attempt: Attempt | None) -> Resolved:
 def left_by(node: NodeRun, attempt: Attempt | None) -> list[Left]:
     """What an attempt left in $RUNYARD_OUTPUT, its numbers with those of the runs before."""
     values = (attempt and attempt.values) or {}
-    numbers = {key for key, value in values.items() if _number(value) is not None}
+    numbers = {key: n for key in values if (n := _number(values[key])) is not None}
     past: dict[str, list[tuple[int, float]]] = {key: [] for key in numbers}
-    if numbers:
-        for run, before in _before(node):
-            for key in numbers & before.keys():
-                if (number := _number(before[key])) is not None:
-                    past[key].append((run, number))
-    for key in numbers:
-        number = _number(values[key])
-        if number is not None:
-            past[key].append((node.run_id, number))
+    for run, before in _before(node) if numbers else ():
+        for key in numbers.keys() & before.keys():
+            if (number := _number(before[key])) is not None:
+                past[key].append((run, number))
+    for key, number in numbers.items():
+        past[key].append((node.run_id, number))
     return [Left(key, value, tuple(past.get(key, ()))) for key, value in sorted(values.items())]
 
 

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from apps.engine.timetable import Timetable
 from apps.engine.timevars import Moment
+from apps.workflows.services.schedules import frozen_timetable
 
 #: Days from a cycle's date back to the date of its data, where a version says nothing.
 DATA_OFFSET = 1
@@ -24,10 +25,11 @@ def moment_of(cycle: datetime, settings: Mapping[str, Any], zone: str) -> Moment
     `settings` are those of the workflow's version, {} for a job run by itself; `zone` is the
     run's, an IANA name.
     """
-    here = ZoneInfo(zone)
     schedule = settings.get("schedule")
-    previous = None if schedule is None else _point_before(cycle, Timetable.read(schedule, here))
-    return Moment(cycle, here, settings.get("data_offset", DATA_OFFSET), previous)
+    previous = None
+    if schedule is not None:
+        previous = _point_before(cycle, frozen_timetable(schedule, zone))
+    return Moment(cycle, ZoneInfo(zone), settings.get("data_offset", DATA_OFFSET), previous)
 
 
 def zone_of(settings: Mapping[str, Any], workspace_zone: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Mapping
 
 from cryptography.exceptions import InvalidTag
@@ -17,13 +16,13 @@ from django.conf import settings
 from django.db.models.functions import Now
 
 from apps.core.errors import Invalid, NotFound
-from apps.engine.timevars import BUILT_IN
+from apps.engine.timevars import BUILT_IN, NAME
 from apps.workspaces.models import Secret, User, Workspace
 
 #: A shorter one would stand in half the words of a log, and could not be hidden there.
 LEAST_CHARACTERS = 6
 MOST_BYTES = 16 * 1024
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
+_NAME_LENGTH = 64
 _NONCE_BYTES = 12
 
 
@@ -33,7 +32,7 @@ class Unreadable(Exception):
 
 def set_secret(workspace: Workspace, name: str, value: str, *, user: User | None) -> Secret:
     """Make or replace one; jobs that start from now on get it. Raises Invalid."""
-    if not _NAME.fullmatch(name) or name.startswith("RUNYARD_"):
+    if not NAME.fullmatch(name) or len(name) > _NAME_LENGTH or name.startswith("RUNYARD_"):
         raise Invalid(
             f"{name!r} is no name of a secret; write it as DATABASE_PASSWORD, without RUNYARD_",
             "name",

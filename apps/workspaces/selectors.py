@@ -63,8 +63,13 @@ def holds_on_tags(workspace_id: int, tags: Mapping[str, str]) -> list[WorkspaceH
     """The holds that stand on one of these tags, the oldest first; no query without tags."""
     if not tags:
         return []
+    rows = WorkspaceHold.objects.filter(on_tags(tags), workspace=workspace_id, released_at=None)
+    return list(rows.order_by("pk"))
+
+
+def on_tags(tags: Mapping[str, str]) -> Q:
+    """Whether a hold is on one of these tags; of no use without any."""
     ours = Q()
     for key, value in tags.items():
         ours |= Q(tag_key=key, tag_value__in=["", value])
-    rows = WorkspaceHold.objects.filter(ours, workspace=workspace_id, released_at=None)
-    return list(rows.order_by("pk"))
+    return ours

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from apps.engine.roles import Role
-from apps.runs import api
+from apps.runs.api import logs
 from apps.runs.logs import log_of
 from apps.runs.models import NodeRun
 from tests import factories
@@ -97,7 +97,7 @@ def test_range_that_is_none_gives_the_whole(node, wanted):
 
 
 def test_long_range_comes_in_parts_that_join(node, monkeypatch):
-    monkeypatch.setattr(api, "RANGE_BYTES", 30)
+    monkeypatch.setattr(logs, "RANGE_BYTES", 30)
 
     parts, at = [], 0
     while (response := read(node, f"bytes={at}-")).status_code == 206:

@@ -337,18 +337,18 @@ class Kind(ABC):
         yield from ((path, "", text) for path, text in files.items())
 
     def variable_faults(
-        self, texts: Sequence[tuple[str, str, str]], upstream: Callable[[], Iterable[str]]
+        self,
+        spec: Spec,
+        given: Given,
+        texts: Sequence[tuple[str, str, str]],
+        upstream: Callable[[], Iterable[str]],
     ) -> Iterator[Fault]:
         """What keeps an attempt from its values: each with its field and line.
 
-        `texts` are `texts_with_variables`; `upstream` tells, when it matters, which nodes' values
-        may be named.
+        `texts` are the `texts_with_variables` of this spec; `upstream` tells, when it matters,
+        which nodes' values may be named.
         """
-        own = {
-            name: text
-            for where, name, text in texts
-            if name and where.startswith(("parameters", "variables of "))
-        }
+        own = {name: each.text for name, each in definitions(spec, given).items()}
         known = own.keys() | OWN_NAMES
         if any("${nodes." in text for _, _, text in texts):
             known |= {upstream_mark(node) for node in upstream()}

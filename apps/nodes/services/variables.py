@@ -28,7 +28,7 @@ def variable_faults(
         if path in version.files
     }
     texts = list(what.texts_with_variables(version.spec, given, files))
-    return list(what.variable_faults(texts, upstream))
+    return list(what.variable_faults(version.spec, given, texts, upstream))
 
 
 @lru_cache(maxsize=64)

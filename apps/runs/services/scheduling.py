@@ -30,6 +30,7 @@ from apps.workflows.models import Schedule, Workflow, WorkflowVersion
 from apps.workflows.services.publishing import whole
 from apps.workflows.services.schedules import timetable_of
 from apps.workspaces.models import User, WorkspaceHold
+from apps.workspaces.selectors import on_tags
 
 #: A point found later than this was missed: nothing could start when it fell due.
 LATE = timedelta(seconds=60)
@@ -284,9 +285,7 @@ def _next(timetable: Timetable | None, now: datetime) -> datetime | None:
 
 def _holds(workflow: Workflow) -> QuerySet[WorkspaceHold]:
     """All holds that ever kept this workflow's schedule: on its workspace, a tag, its queue."""
-    ours = Q(queue=None, tag_key="")
-    for key, value in workflow.tags.items():
-        ours |= Q(tag_key=key, tag_value__in=["", value])
+    ours = Q(queue=None, tag_key="") | on_tags(workflow.tags)
     if workflow.published is not None:
         queue = workflow.published.graph["settings"]["queue"]
         if queue is not None:

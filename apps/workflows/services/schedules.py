@@ -48,11 +48,15 @@ def timetable_of(what: Workflow | WorkflowVersion) -> Timetable | None:
         said, zone = settings.get("schedule"), settings.get("zone")
         workspace = what.workflow.workspace
         if said is not None:
-            return _frozen(json.dumps(said), zone or workspace.zone)
+            return frozen_timetable(said, zone or workspace.zone)
     return None if said is None else read_schedule(said, zone or workspace.zone)
+
+
+def frozen_timetable(said: Mapping[str, Any], zone: str) -> Timetable:
+    """The timetable of a version's schedule: that never changes, and every run asks for it."""
+    return _frozen(json.dumps(said), zone)
 
 
 @lru_cache(maxsize=10_000)
 def _frozen(said: str, zone: str) -> Timetable:
-    """What a version says never changes, and the scheduler asks for it at every point."""
     return read_schedule(json.loads(said), zone)

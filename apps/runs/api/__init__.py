@@ -1,0 +1,1 @@
+"""REST: runs, their nodes, attempts, logs and outputs."""

@@ -1,0 +1,1 @@
+"""REST: workflows, their drafts, versions and schedules."""
