@@ -13,6 +13,7 @@ from django.db.models import ExpressionWrapper, Q
 from django.db.models.functions import Now
 from django.db.models.lookups import Exact
 
+from apps.engine.backfill import MOST_AT_ONCE, Order, Which
 from apps.engine.priority import Priority
 from apps.engine.retry import RetryPolicy, in_words
 from apps.engine.serving import read_names, serves
@@ -40,15 +41,12 @@ class Lane(models.Model):
     workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="lanes", db_index=False)
     #: Whose it is, unique in the workspace: "workflow 4" for its scheduled runs.
     owner = models.CharField(max_length=255)
-    #: Runs at once; None: no limit.
+    #: Runs at once; None: no limit, 0: none starts for now.
     limit = models.PositiveIntegerField(null=True)
 
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["workspace", "owner"], name="lane_once"),
-            models.CheckConstraint(
-                condition=Q(limit=None) | Q(limit__gt=0), name="lane_limit_positive"
-            ),
         ]
 
     def __str__(self) -> str:
@@ -237,6 +235,156 @@ class Run(models.Model):
 
     def __str__(self) -> str:
         return f"run {self.pk} of {self.name}"
+
+
+#: Flows of workflows, jobs and backfills meet in one queue. A workflow's is its id, a job's its
+#: negative id, a backfill's its id above this.
+BACKFILL_FLOWS = 2**40
+
+
+class Backfill(models.Model):
+    """Past cycles of a workflow to be run, once each: one thing to watch, pause and cancel.
+
+    All that decides what is run is fixed as it is made: the list of cycles, the version, the
+    version of each node's job. Its runs come bit by bit (services/feeding.py), through its lane.
+    """
+
+    workspace = models.ForeignKey(
+        Workspace, models.CASCADE, related_name="backfills", db_index=False
+    )
+    workflow = models.ForeignKey(Workflow, models.CASCADE, related_name="backfills", db_index=False)
+    version = models.ForeignKey(WorkflowVersion, models.PROTECT, related_name="backfills")
+    #: Name of a node to the id of its job's version.
+    job_versions = models.JSONField()
+    #: Whose limit is `at_once`, and 0 while none of its runs may start.
+    lane = models.OneToOneField(Lane, models.PROTECT, related_name="backfill")
+    order = models.CharField(max_length=10, choices=[(o.value, o.value) for o in Order])
+    at_once = models.PositiveSmallIntegerField(default=1)
+    which = models.CharField(max_length=10, choices=[(w.value, w.value) for w in Which])
+    #: The one node that is run; "": all of them.
+    node = models.CharField(max_length=64, default="", blank=True)
+    #: With `node`: what is below it too.
+    downstream = models.BooleanField(default=False)
+    parameters = models.JSONField(default=dict)
+    #: Chosen for every node; None where each keeps its own.
+    queue = models.ForeignKey(ResourceQueue, models.PROTECT, null=True, related_name="+")
+    remarks = models.TextField(blank=True)
+    #: Who is told of its failures; none: whom the workflow tells.
+    addresses = ArrayField(models.CharField(max_length=254), default=list, blank=True)
+    #: It pauses after so many failed cycles; None: it goes on.
+    stop_after = models.PositiveIntegerField(null=True)
+    #: How many cycles it has.
+    total = models.PositiveIntegerField()
+
+    paused_at = models.DateTimeField(null=True)
+    #: A person; None: the engine, see `why`.
+    paused_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
+    )
+    #: Why the engine paused it, for people.
+    why = models.TextField(default="", blank=True)
+    #: Failures before this do not count for `stop_after`.
+    resumed_at = models.DateTimeField(null=True)
+    cancelled_at = models.DateTimeField(null=True)
+    cancelled_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
+    )
+    #: What runs is stopped too, as it is cancelled.
+    stop_running = models.BooleanField(default=False)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
+    )
+    created_at = models.DateTimeField(db_default=Now())
+    #: When none of its runs was under way and none was to come. A rerun in place does not change
+    #: this: what its cycles are at, their runs say.
+    ended_at = models.DateTimeField(null=True)
+
+    objects = InWorkspaceQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(at_once__gte=1, at_once__lte=MOST_AT_ONCE),
+                name="backfill_at_once_in_range",
+            ),
+            models.CheckConstraint(
+                condition=Q(stop_after=None) | Q(stop_after__gt=0),
+                name="backfill_stop_after_positive",
+            ),
+            models.CheckConstraint(
+                condition=Q(paused_at=None) | Q(cancelled_at=None, ended_at=None),
+                name="backfill_paused_is_not_over",
+            ),
+        ]
+        indexes = [
+            # The lists, newest first: of a workspace, of a workflow.
+            models.Index(fields=["workspace", "-id"], name="backfill_by_workspace"),
+            models.Index(fields=["workflow", "-id"], name="backfill_by_workflow"),
+            # The tick: what is to be fed?
+            models.Index(fields=["id"], name="backfill_not_over", condition=Q(ended_at=None)),
+        ]
+
+    def __str__(self) -> str:
+        return f"backfill {self.pk} of {self.workflow}"
+
+    @property
+    def flow(self) -> int:
+        """What takes turns in a queue: this backfill as a whole, whatever its number of runs."""
+        return BACKFILL_FLOWS + self.pk
+
+
+class BackfillCycle(models.Model):
+    """One cycle of a backfill, as its preview showed it, and the run that it got."""
+
+    # The constraint's index is that of the backfill.
+    backfill = models.ForeignKey(Backfill, models.CASCADE, related_name="cycles", db_index=False)
+    cycle = models.DateTimeField()
+    #: Its place in the order in which they start, from 0.
+    position = models.PositiveIntegerField()
+    #: None before it was launched, and once its run is forgotten.
+    run = models.OneToOneField(Run, models.SET_NULL, null=True, related_name="backfill_cycle")
+    launched_at = models.DateTimeField(null=True)
+    #: How its run ended, if that is forgotten.
+    ended_as = models.CharField(
+        max_length=10,
+        choices=[(s.value, s.value) for s in RunState],
+        default="",
+        blank=True,
+    )
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["backfill", "cycle"], name="backfill_cycle_once"),
+            models.UniqueConstraint(fields=["backfill", "position"], name="backfill_place_once"),
+            models.CheckConstraint(
+                condition=Q(run=None) | Q(launched_at__isnull=False),
+                name="backfill_cycle_with_run_was_launched",
+            ),
+        ]
+        indexes = [
+            # Feeding: which cycles are next?
+            models.Index(
+                fields=["backfill", "position"],
+                name="backfill_cycle_to_come",
+                condition=Q(launched_at=None),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.cycle} of backfill {self.backfill_id}"
+
+
+class BackfillEvent(models.Model):
+    """What happened to a backfill, when, and by whom. Only ever added."""
+
+    backfill = models.ForeignKey(Backfill, models.CASCADE, related_name="events")
+    #: A person; None: the engine.
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
+    note = models.TextField()
+    at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return self.note
 
 
 class NodeRun(models.Model):

@@ -108,7 +108,7 @@ def test_a_batch_costs_the_same_statements_however_much_goes(runs, django_assert
         over(run, 100)
 
     # savepoint, lock, choice, nodes, runs, written, reruns, six deletions, release
-    with django_assert_num_queries(15):
+    with django_assert_num_queries(16):
         batch = module._prune_batch(90)
 
     assert batch is not None

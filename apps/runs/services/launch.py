@@ -69,6 +69,8 @@ def launch(
     keep: Mapping[str, NodeRun] | None = None,
     only: Collection[str] | None = None,
     versions: Mapping[str, JobVersion] | None = None,
+    part: Collection[str] | None = None,
+    flow: int | None = None,
 ) -> list[Run]:
     """Start one run per cycle of a workflow's version, or of a job's alone; under way at once.
 
@@ -79,8 +81,10 @@ def launch(
     each run's end. Nodes named in `keep` do not run: they stand for the node runs given, which
     have succeeded in an earlier run. Of the rest, with `only`, just those named run, and wait
     for each other alone. `versions` are job versions by node, where the newest or the pinned
-    one shall not be taken. Buttons, REST, scheduler, backfill and the wire doors all come
-    through here.
+    one shall not be taken. With `part` a run is about the nodes named alone: the others are
+    left out, and its success does not ask for them. `flow` is what takes turns in a queue, where
+    that is not the workflow's or the job's runs. Buttons, REST, scheduler, backfill and the wire
+    doors all come through here.
 
     `overlap` says what becomes of a run that meets another of its workflow; None: what the
     version says where it is scheduled and has no lane, else both run. *Parallel* and *wait*
@@ -130,12 +134,15 @@ def launch(
         columns = {"job": owner, "name": owner.path, "flow": -owner.pk}
         columns["zone"] = zone_of({}, owner.workspace.zone)
 
+    if flow is not None:
+        columns["flow"] = flow
     check_hooks(on_end)
     if lane is not None:
         lock(lane)
     _hold_queues(plan, queue)
     kept = dict(keep or {})
-    again = {node.key for node in plan.nodes if only is None or node.key in only} - kept.keys()
+    about = {node.key for node in plan.nodes if part is None or node.key in part}
+    again = {key for key in about if only is None or key in only} - kept.keys()
     roots = [key for key in again if not plan.graph.upstream[key] & again]
     # Read under the workflow's lock: a hold that is being made waits for it before it looks.
     holds = holds_on_tags(owner.workspace_id, owner.tags) if isinstance(owner, Workflow) else []
@@ -158,7 +165,7 @@ def launch(
             queue=queue,
             priority=priority,
             created_by=by,
-            total=len(plan.nodes),
+            total=len(about | kept.keys()),
             active=0 if lane or cycle in earlier else min(limit, len(roots)),
             open=len(roots),
             succeeded=len(kept),
@@ -194,6 +201,25 @@ class Skipped(Conflict):
     def __init__(self, message: str, run: Run) -> None:
         super().__init__(message)
         self.run = run
+
+
+def versions_now(
+    version: WorkflowVersion,
+    *,
+    trigger: Trigger,
+    queue: ResourceQueue | None = None,
+    parameters: Mapping[str, str] | None = None,
+) -> dict[str, JobVersion]:
+    """The job version that a launch would take for each node now, in the graph's order.
+
+    Raises as `launch` does.
+    """
+    settings = whole(version.graph)["settings"]
+    given = Given(
+        variables_of(version.workflow.workspace_id), settings["variables"], run=parameters or {}
+    )
+    plan = _plan_of_workflow(version, trigger, queue, None, {}, given)
+    return {node.key: node.version for node in plan.nodes}
 
 
 def _overlapping(

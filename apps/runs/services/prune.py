@@ -25,7 +25,19 @@ from django.utils import timezone
 from apps.nodes.models import File, JobVersion
 from apps.nodes.services.files import REUSED_HOURS, blob_name
 from apps.runs.logs import remove_logs
-from apps.runs.models import Attempt, NodeRun, Output, Run, RunEnd, RunEvent, SchedulePoint
+from apps.runs.models import (
+    Attempt,
+    Backfill,
+    BackfillCycle,
+    BackfillEvent,
+    Lane,
+    NodeRun,
+    Output,
+    Run,
+    RunEnd,
+    RunEvent,
+    SchedulePoint,
+)
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +90,7 @@ def prune(*, days: int, seconds: float | None = None) -> Forgotten:
     old = SchedulePoint.objects.filter(run=None, made_at__lt=Now() - timedelta(days=days))
     while ids := list(old.values_list("pk", flat=True)[:BATCH_NODES]):
         SchedulePoint.objects.filter(pk__in=ids).delete()
+    _prune_backfills(days)
     if removed.runs:
         log.info("%d runs that were over for %d days are forgotten", removed.runs, days)
     return removed
@@ -136,6 +149,7 @@ def _prune_batch(days: int) -> Forgotten | None:
     remove_logs(runs)
     # Not through the collector of `.delete()`, which would read all rows first.
     Run.objects.filter(rerun_of__in=runs).update(rerun_of=None)
+    _keep_ends(list(runs))
     for rows_of in (
         Output.objects.filter(attempt__in=attempts),
         attempts,
@@ -147,6 +161,33 @@ def _prune_batch(days: int) -> Forgotten | None:
     ):
         rows_of._raw_delete(rows_of.db)
     return Forgotten(len(runs), len(gone), written, min(filter(None, runs.values())))
+
+
+def _keep_ends(runs: list[int]) -> None:
+    """Let the cycles of backfills keep how these runs of theirs ended, as they go."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE runs_backfillcycle AS mine SET ended_as = r.state, run_id = NULL
+              FROM runs_run r WHERE r.id = mine.run_id AND r.id = ANY (%s)
+            """,
+            [runs],
+        )
+
+
+def _prune_backfills(days: int) -> None:
+    """Remove the backfills that were over for so long and none of whose runs is left."""
+    left = Exists(BackfillCycle.objects.filter(backfill=OuterRef("pk"), run__isnull=False))
+    old = Backfill.objects.filter(ended_at__lt=Now() - timedelta(days=days)).exclude(left)
+    for pk, lane in list(old.order_by("pk").values_list("pk", "lane")[:BATCH_RUNS]):
+        with transaction.atomic():
+            for rows_of in (
+                BackfillCycle.objects.filter(backfill=pk),
+                BackfillEvent.objects.filter(backfill=pk),
+                Backfill.objects.filter(pk=pk),
+                Lane.objects.filter(pk=lane),
+            ):
+                rows_of._raw_delete(rows_of.db)
 
 
 def _alone() -> bool:

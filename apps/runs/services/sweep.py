@@ -25,6 +25,7 @@ from apps.runs.models import NodeRun, Pulse, Run
 from apps.runs.services.advance import HAS_FAILED, IS_LATE, advance, recount
 from apps.runs.services.aging import age
 from apps.runs.services.endings import tell_ends
+from apps.runs.services.feeding import feed, stop_rest, to_feed
 from apps.runs.services.holding import mend_held, settle
 from apps.runs.services.lanes import fill, follow, lanes_to_fill, to_follow
 from apps.runs.services.moves import admit, close, end_attempt, move
@@ -61,6 +62,11 @@ def tick() -> None:
         for run_id in to_follow():
             with _alone(f"letting what waits for run {run_id} go on"):
                 follow(run_id)
+    with _alone("feeding backfills"):
+        for backfill_id in to_feed():
+            with _alone(f"feeding backfill {backfill_id}"):
+                stop_rest(backfill_id)
+                feed(backfill_id)
     with _alone("filling lanes"):
         for lane_id in lanes_to_fill():
             with _alone(f"filling lane {lane_id}"):
@@ -151,6 +157,8 @@ def is_at_rest() -> bool:
             SELECT NOT EXISTS (SELECT FROM runs_run WHERE state IN ('pending', 'running'))
                AND NOT EXISTS (SELECT FROM workspaces_resourcequeue WHERE used <> 0)
                AND NOT EXISTS (SELECT FROM runs_runend)
+               AND NOT EXISTS (SELECT FROM runs_backfill
+                                WHERE ended_at IS NULL AND paused_at IS NULL)
                AND NOT EXISTS (SELECT FROM workflows_schedule
                                 WHERE "on" AND next_at < clock_timestamp() + interval '1 s')
             """
