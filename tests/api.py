@@ -132,6 +132,7 @@ class World:
     variable: str
     hold: int
     incident: int
+    rule: int
 
     def address(self, template: str) -> str:
         """`/api/v1/workspaces/{workspace}/…` with this world's names and ids."""
@@ -183,6 +184,7 @@ def world(name: str = "default") -> World:
         variable="region",
         hold=hold(workspace, tag="team=nobody", user=None).pk,
         incident=factories.incident(flow, run_id=run.pk).pk,
+        rule=factories.rule(workspace, "li@example.com", tag="team=nobody").pk,
     )
 
 

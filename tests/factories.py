@@ -11,8 +11,9 @@ from apps.engine.states import Trigger
 from apps.nodes.models import Job
 from apps.nodes.services.jobs import create_job, publish_job
 from apps.notifications.letters import letter_test
-from apps.notifications.models import Delivery, Incident, Kind
+from apps.notifications.models import Delivery, Incident, Kind, Rule
 from apps.notifications.services.outbox import post
+from apps.notifications.services.rules import make_rule, read_match
 from apps.runs.models import Run
 from apps.runs.services.launch import launch
 from apps.workflows.models import Workflow, WorkflowVersion
@@ -87,6 +88,11 @@ def incident(workflow: Workflow, *, run_id: int = 1) -> Incident:
         failed_at=now,
         runs=1,
     )
+
+
+def rule(workspace: Workspace, *addresses: str, **conditions: str) -> Rule:
+    """A rule that tells these addresses."""
+    return make_rule(workspace, read_match(**conditions), addresses, user=None)
 
 
 def mail(address: str = "maya@example.com") -> Delivery:

@@ -13,10 +13,18 @@ from apps.core.api.operation import Place, operation
 from apps.engine.roles import Permission
 from apps.engine.states import Severity
 from apps.notifications.addresses import MAX_ADDRESSES
-from apps.notifications.models import Incident
+from apps.notifications.models import Incident, Rule
 from apps.notifications.services.incidents import acknowledge
-from apps.notifications.services.subscriptions import addresses_of, subscribe
+from apps.notifications.services.rules import (
+    Match,
+    change_rule,
+    make_rule,
+    read_match,
+    remove_rule,
+)
+from apps.notifications.services.subscriptions import by_rules, own_addresses, subscribe
 from apps.workflows.models import Workflow
+from apps.workflows.services.ownership import MAX_OWNER
 from apps.workspaces.models import TokenScope
 
 
@@ -26,6 +34,46 @@ class NotificationsSerializer(Strict):
         help_text=f"E-mail addresses, {MAX_ADDRESSES} at most; each is told once when the workflow "
         "begins to fail, and once when it has recovered.",
     )
+
+
+class ToldSerializer(NotificationsSerializer):
+    by_rules = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Who is told besides, by rules of the workspace that speak of this workflow.",
+    )
+
+
+class RuleEditSerializer(Strict):
+    """Which workflows, and who is told of them. What is empty leaves any; all of it must hold."""
+
+    tag = Text(
+        max_length=129,
+        allow_blank=True,
+        default="",
+        help_text="`key=value`, or `key` for any value.",
+    )
+    owner = Text(
+        max_length=MAX_OWNER,
+        allow_blank=True,
+        default="",
+        help_text="The whole owner; upper and lower case are one.",
+    )
+    severity = serializers.ChoiceField(
+        choices=[each.value for each in Severity], allow_blank=True, default=""
+    )
+    addresses = serializers.ListField(
+        child=Text(max_length=254), help_text=f"E-mail addresses, {MAX_ADDRESSES} at most."
+    )
+
+
+class RuleSerializer(serializers.Serializer):
+    id = serializers.IntegerField()
+    tag = serializers.CharField(allow_blank=True)
+    owner = serializers.CharField(allow_blank=True)
+    severity = serializers.ChoiceField(choices=[each.value for each in Severity], allow_blank=True)
+    addresses = serializers.ListField(child=serializers.CharField())
+    changed_by = serializers.CharField(source="changed_by.username", allow_null=True)
+    changed_at = serializers.DateTimeField()
 
 
 class IncidentSerializer(serializers.Serializer):
@@ -95,6 +143,16 @@ INCIDENT = {
     "recovered_by": None,
 }
 SETTINGS = {"addresses": ["data-team@example.com"]}
+TOLD = {**SETTINGS, "by_rules": ["on-call@example.com"]}
+RULE = {
+    "id": 3,
+    "tag": "team=aviation",
+    "owner": "",
+    "severity": "critical",
+    "addresses": ["on-call@example.com"],
+    "changed_by": "maya",
+    "changed_at": "2025-11-20T08:00:00Z",
+}
 
 
 class NotificationEndpoints(Endpoint):
@@ -102,6 +160,7 @@ class NotificationEndpoints(Endpoint):
     places = {
         "workflow": Place("Id of the workflow.", "4"),
         "incident": Place("Id of the incident.", "12"),
+        "rule": Place("Id of the rule.", "3"),
     }
 
     def incidents(self) -> QuerySet[Incident]:
@@ -123,26 +182,31 @@ class WorkflowNotificationsEndpoint(NotificationEndpoints):
         "get_workflow_notifications",
         "Get whom a workflow's failure is told",
         permission=Permission.VIEW,
-        answers={200: NotificationsSerializer},
-        shows=SETTINGS,
+        answers={200: ToldSerializer},
+        shows=TOLD,
     )
     def get(self, request: Request, workspace: str, workflow: int) -> Response:
-        return Response({"addresses": addresses_of(self.workflow(workflow))})
+        return self.told(self.workflow(workflow))
 
     @operation(
         "set_workflow_notifications",
         "Set whom a workflow's failure is told",
         permission=Permission.EDIT_WORKFLOW,
         body=NotificationsSerializer,
-        answers={200: NotificationsSerializer},
+        answers={200: ToldSerializer},
         example=SETTINGS,
-        shows=SETTINGS,
+        shows=TOLD,
     )
     def put(self, request: Request, workspace: str, workflow: int) -> Response:
         """All of them; who is left out is told no more. They are in no version and count at once,
         for runs under way too."""
         row = self.workflow(workflow)
-        return Response({"addresses": subscribe(row, self.body()["addresses"])})
+        subscribe(row, self.body()["addresses"])
+        return self.told(row)
+
+    def told(self, row: Workflow) -> Response:
+        named = {each for rule in by_rules(row) for each in rule.addresses}
+        return Response({"addresses": own_addresses(row), "by_rules": sorted(named)})
 
 
 class IncidentsEndpoint(NotificationEndpoints):
@@ -193,3 +257,97 @@ class IncidentAcknowledgeEndpoint(NotificationEndpoints):
         is over."""
         acknowledge(self.incident(incident), user=request.user)
         return Response(IncidentSerializer(self.incident(incident)).data)
+
+
+class RuleEndpoints(NotificationEndpoints):
+    def rules(self) -> QuerySet[Rule]:
+        rows: QuerySet[Rule] = self.visible(Rule.objects.all())
+        return rows.select_related("changed_by")
+
+    def rule(self, pk: int) -> Rule:
+        row: Rule = self.one(self.rules(), "rule", pk=pk)
+        return row
+
+    def said(self) -> tuple[Match, list[str]]:
+        data = self.body()
+        addresses = data.pop("addresses")
+        return read_match(**data), addresses
+
+
+class RulesEndpoint(RuleEndpoints):
+    @operation(
+        "list_notification_rules",
+        "List the rules of who is told",
+        permission=Permission.VIEW,
+        query=PageQuery,
+        answers={200: page_of(RuleSerializer)},
+        shows=page_example(RULE),
+    )
+    def get(self, request: Request, workspace: str) -> Response:
+        """They tell of workflows by tag, owner and severity, beside the addresses that a workflow
+        names itself."""
+        return self.page(self.rules(), RuleSerializer)
+
+    @operation(
+        "create_notification_rule",
+        "Create a rule of who is told",
+        permission=Permission.EDIT_WORKFLOW,
+        body=RuleEditSerializer,
+        answers={201: RuleSerializer},
+        example={
+            "tag": "team=aviation",
+            "severity": "critical",
+            "addresses": ["on-call@example.com"],
+        },
+        shows=RULE,
+    )
+    def post(self, request: Request, workspace: str) -> Response:
+        """It counts at once, for failures from now on. Without a condition it tells of every
+        workflow."""
+        match, addresses = self.said()
+        made = make_rule(self.workspace, match, addresses, user=request.user)
+        return Response(RuleSerializer(self.rule(made.pk)).data, status=201)
+
+
+class RuleEndpoint(RuleEndpoints):
+    @operation(
+        "get_notification_rule",
+        "Get a rule of who is told",
+        permission=Permission.VIEW,
+        answers={200: RuleSerializer},
+        shows=RULE,
+    )
+    def get(self, request: Request, workspace: str, rule: int) -> Response:
+        return Response(RuleSerializer(self.rule(rule)).data)
+
+    @operation(
+        "change_notification_rule",
+        "Change a rule of who is told",
+        permission=Permission.EDIT_WORKFLOW,
+        body=RuleEditSerializer,
+        answers={200: RuleSerializer},
+        example={"owner": "aviation", "addresses": ["aviation@example.com"]},
+        shows={
+            **RULE,
+            "tag": "",
+            "owner": "aviation",
+            "severity": "",
+            "addresses": ["aviation@example.com"],
+        },
+    )
+    def put(self, request: Request, workspace: str, rule: int) -> Response:
+        """All of it; a condition that is left out leaves any."""
+        row = self.rule(rule)
+        change_rule(row, *self.said(), user=request.user)
+        return Response(RuleSerializer(self.rule(rule)).data)
+
+    @operation(
+        "delete_notification_rule",
+        "Delete a rule of who is told",
+        permission=Permission.EDIT_WORKFLOW,
+        answers={204: None},
+    )
+    def delete(self, request: Request, workspace: str, rule: int) -> Response:
+        """Who was told of an open incident by it alone hears of no recovery."""
+        remove_rule(self.rule(rule))
+        return Response(status=204)

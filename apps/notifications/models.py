@@ -5,10 +5,12 @@ from __future__ import annotations
 from enum import StrEnum
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from apps.engine.states import Severity
 from apps.workflows.models import Workflow
 from apps.workspaces.models import InWorkspaceQuerySet, Workspace
 
@@ -31,6 +33,59 @@ class Subscription(models.Model):
 
     def __str__(self) -> str:
         return f"{self.address} for {self.workflow_id}"
+
+
+class Rule(models.Model):
+    """Addresses that are told of every workflow of a workspace that is so: by tag, owner, severity.
+
+    What is "" leaves any; where nothing is said, it is every workflow. It is asked as a failure
+    is told, so that it counts at once.
+    """
+
+    workspace = models.ForeignKey(
+        Workspace, models.CASCADE, related_name="notification_rules", db_index=False
+    )
+    tag_key = models.CharField(max_length=64, default="", blank=True)
+    #: Of that tag; "": any.
+    tag_value = models.CharField(max_length=64, default="", blank=True)
+    owner = models.CharField(max_length=100, default="", blank=True)
+    severity = models.CharField(
+        max_length=10, choices=[(s.value, s.value) for s in Severity], default="", blank=True
+    )
+    addresses = ArrayField(models.CharField(max_length=254))
+    changed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
+    )
+    changed_at = models.DateTimeField(db_default=Now())
+
+    objects = InWorkspaceQuerySet.as_manager()
+
+    class Meta:
+        indexes = [models.Index(fields=["workspace", "-id"], name="rule_by_workspace")]
+
+    def __str__(self) -> str:
+        return f"{self.condition} → {', '.join(self.addresses)}"
+
+    @property
+    def tag(self) -> str:
+        """As it is written: `team=finance`, or `team` for any value."""
+        return f"{self.tag_key}={self.tag_value}" if self.tag_value else self.tag_key
+
+    @property
+    def condition(self) -> str:
+        """Which workflows, in words."""
+        said = {"tag": self.tag, "owner": self.owner, "severity": self.severity}
+        return ", ".join(f"{name} {value}" for name, value in said.items() if value) or "all"
+
+    def matches(self, workflow: Workflow) -> bool:
+        """Whether it speaks of this workflow, which is of the same workspace."""
+        if self.tag_key and self.tag_key not in workflow.tags:
+            return False
+        if self.tag_value and workflow.tags[self.tag_key] != self.tag_value:
+            return False
+        if self.owner and self.owner.casefold() != workflow.owner.casefold():
+            return False
+        return self.severity in ("", workflow.severity)
 
 
 class Incident(models.Model):

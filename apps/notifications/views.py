@@ -13,17 +13,18 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from apps.core.errors import Invalid
+from apps.core.errors import Conflict, Invalid
 from apps.core.http import fragment, go
 from apps.core.paging import newest_first
 from apps.engine.roles import Permission
 from apps.notifications.addresses import address_fault, read_addresses
-from apps.notifications.forms import AddressesForm, TestMessageForm
+from apps.notifications.forms import AddressesForm, RuleForm, TestMessageForm
 from apps.notifications.letters import letter_test
-from apps.notifications.models import Delivery, Incident, Kind
+from apps.notifications.models import Delivery, Incident, Kind, Rule
 from apps.notifications.services.incidents import acknowledge
 from apps.notifications.services.outbox import post
-from apps.notifications.services.subscriptions import subscribe
+from apps.notifications.services.rules import change_rule, make_rule, remove_rule
+from apps.notifications.services.subscriptions import by_rules, subscribe
 from apps.notifications.smtp import can_mail
 from apps.runs.models import Run
 from apps.workflows.models import Workflow
@@ -108,6 +109,63 @@ def test(request: Request, workspace: str) -> HttpResponse:
     return fragment(request, "notifications/_test.html", context)
 
 
+def _rules(request: Request) -> QuerySet[Rule]:
+    mine: QuerySet[Rule] = Rule.objects.visible_to(request.user)
+    return mine.filter(workspace=request.workspace).select_related("changed_by")
+
+
+@require_safe
+def rules(request: Request, workspace: str) -> HttpResponse:
+    """Who is told of which workflows, by tag, owner and severity."""
+    context = {**_context("rules"), "rules": _rules(request).order_by("-pk")}
+    return render(request, "notifications/rules.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def rule_create(request: Request, workspace: str) -> HttpResponse:
+    require(request, Permission.EDIT_WORKFLOW)
+    return _set_rule(request, RuleForm(request.POST or None), heading="Create rule")
+
+
+@require_http_methods(["GET", "POST"])
+def rule(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """The dialog that changes a rule."""
+    row = get_object_or_404(_rules(request), pk=pk)
+    require(request, Permission.EDIT_WORKFLOW)
+    form = RuleForm(request.POST or None, initial=RuleForm.values_of(row))
+    return _set_rule(request, form, heading="Change rule", row=row)
+
+
+def _set_rule(
+    request: Request, form: RuleForm, *, heading: str, row: Rule | None = None
+) -> HttpResponse:
+    if form.is_valid():
+        try:
+            addresses = read_addresses(form.cleaned_data["addresses"])
+            if row is None:
+                make_rule(request.workspace, form.match(), addresses, user=request.user)
+            else:
+                change_rule(row, form.match(), addresses, user=request.user)
+        except Invalid as error:
+            form.add_faults(error)
+        except Conflict as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, "Saved the rule. It counts at once.")
+            return go(request, reverse("notifications:rules", args=[request.workspace.name]))
+    context = {**_context("rules"), "form": form, "rule": row, "heading": heading}
+    return fragment(request, "notifications/_rule.html", context)
+
+
+@require_POST
+def rule_delete(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = get_object_or_404(_rules(request), pk=pk)
+    require(request, Permission.EDIT_WORKFLOW)
+    remove_rule(row)
+    messages.success(request, "Removed the rule.")
+    return go(request, reverse("notifications:rules", args=[workspace]))
+
+
 @require_POST
 def acknowledge_one(request: Request, workspace: str, pk: int) -> HttpResponse:
     row = get_object_or_404(_incidents(request), pk=pk)
@@ -119,6 +177,7 @@ def acknowledge_one(request: Request, workspace: str, pk: int) -> HttpResponse:
 def addresses_form(request: Request, row: Workflow, data: Any = None) -> AddressesForm:
     """The form of the workflow's settings page; for who may not change it, to look at."""
     form = AddressesForm(data, initial=AddressesForm.values_of(row))
+    form.rules = by_rules(row)
     if not may(request, Permission.EDIT_WORKFLOW):
         form.show_only()
     return form

@@ -147,9 +147,9 @@ def test_rest_sets_addresses_and_refuses_what_is_none():
     url = f"/api/v1/workspaces/default/workflows/{flow.pk}/notifications"
     caller = program(Role.DATA_ENGINEERING)
 
-    assert caller.send("GET", url).json() == {"addresses": []}
+    assert caller.send("GET", url).json() == {"addresses": [], "by_rules": []}
     answer = caller.send("PUT", url, {"addresses": ["maya@example.com", "Maya@example.com"]})
-    assert answer.json() == {"addresses": ["maya@example.com"]}
+    assert answer.json() == {"addresses": ["maya@example.com"], "by_rules": []}
     refused = caller.send("PUT", url, {"addresses": ["maya", "li@"]})
     assert refused.status_code == 422
     assert [each["field"] for each in refused.json()["errors"]] == ["addresses", "addresses"]

@@ -1,25 +1,63 @@
-"""Who is told when a workflow fails."""
+"""Who is told of a workflow: the addresses that it names itself, and those that rules name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 
 from django.db import transaction
 
 from apps.core.errors import NotFound
 from apps.notifications.addresses import check_addresses
-from apps.notifications.models import Subscription
+from apps.notifications.models import Rule, Subscription
 from apps.workflows.models import Workflow
 
 
 def addresses_of(workflow: Workflow) -> list[str]:
+    """Everybody who is told of it, each once."""
+    return addresses_of_all([workflow])[workflow.pk]
+
+
+def addresses_of_all(workflows: Collection[Workflow]) -> dict[int, list[str]]:
+    """The same for many, by id; two queries, however many they are."""
+    told: dict[int, list[str]] = {each.pk: [] for each in workflows}
+    own = Subscription.objects.filter(workflow__in=told).order_by("pk")
+    for pk, address in own.values_list("workflow", "address"):
+        told[pk].append(address)
+    rules: dict[int, list[Rule]] = defaultdict(list)
+    places = {each.workspace_id for each in workflows}
+    for rule in Rule.objects.filter(workspace__in=places).order_by("pk"):
+        rules[rule.workspace_id].append(rule)
+    for each in workflows:
+        for rule in rules[each.workspace_id]:
+            if rule.matches(each):
+                told[each.pk] += rule.addresses
+    return {pk: _once(addresses) for pk, addresses in told.items()}
+
+
+def own_addresses(workflow: Workflow) -> list[str]:
+    """Those that it names itself."""
     rows = Subscription.objects.filter(workflow=workflow).order_by("pk")
     return list(rows.values_list("address", flat=True))
 
 
+def by_rules(workflow: Workflow) -> list[Rule]:
+    """The rules that speak of it."""
+    rows = Rule.objects.filter(workspace=workflow.workspace_id).order_by("pk")
+    return [rule for rule in rows if rule.matches(workflow)]
+
+
+def _once(addresses: Sequence[str]) -> list[str]:
+    """Two that differ in upper and lower case alone are one: the first of them."""
+    kept: dict[str, str] = {}
+    for each in addresses:
+        kept.setdefault(each.lower(), each)
+    return list(kept.values())
+
+
 @transaction.atomic
 def subscribe(workflow: Workflow, addresses: Sequence[str]) -> list[str]:
-    """Let these addresses be told in place of those there were; what is kept of them.
+    """Let it name these addresses in place of those there were; what is kept of them.
 
     It counts at once. Raises Invalid with every fault, NotFound if the workflow was deleted.
     """

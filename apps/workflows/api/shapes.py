@@ -19,7 +19,7 @@ from apps.core.api.fields import (
 )
 from apps.core.api.problems import FaultSerializer
 from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
-from apps.engine.states import Missed, Overlap, Strategy
+from apps.engine.states import Missed, Overlap, Severity, Strategy
 from apps.engine.timetable import MAX_CRON, MAX_DATES, Kind
 from apps.nodes.api import (
     VERSION,
@@ -34,6 +34,7 @@ from apps.workflows.services.drafting import (
     MAX_EDGES,
     MAX_NODES,
 )
+from apps.workflows.services.ownership import MAX_OWNER, MAX_RUNBOOK
 from apps.workflows.services.publishing import draft_faults
 from apps.workspaces.api import WaitingSerializer
 
@@ -299,6 +300,26 @@ class TagsSerializer(Strict):
     )
 
 
+class OwnershipSerializer(Strict):
+    owner = Text(
+        max_length=MAX_OWNER,
+        allow_blank=True,
+        default="",
+        help_text="A person or a team, in words; empty: nobody is named.",
+    )
+    severity = serializers.ChoiceField(
+        choices=[each.value for each in Severity],
+        default=Severity.NORMAL.value,
+        help_text="How much a failure matters.",
+    )
+    runbook = Text(
+        max_length=MAX_RUNBOOK,
+        allow_blank=True,
+        default="",
+        help_text="Where it is written what to do when it fails: an http or https address.",
+    )
+
+
 class WorkflowBriefSerializer(ShownSettings):
     """A workflow without its graph."""
 
@@ -306,6 +327,11 @@ class WorkflowBriefSerializer(ShownSettings):
     name = serializers.CharField()
     description = serializers.CharField(allow_blank=True)
     tags = serializers.DictField(child=serializers.CharField(), help_text="In no version.")
+    owner = serializers.CharField(
+        allow_blank=True, help_text="Who looks after it; like severity and runbook in no version."
+    )
+    severity = serializers.ChoiceField(choices=[each.value for each in Severity])
+    runbook = serializers.CharField(allow_blank=True, help_text="What to do when it fails.")
     revision = serializers.IntegerField(help_text="Of the draft; grows with every change.")
     published = VersionBrief(allow_null=True, help_text="What production runs take.")
     created_by = serializers.CharField(source="created_by.username", allow_null=True)
@@ -354,6 +380,10 @@ class WorkflowVersionBriefSerializer(VersionBrief):
 class WorkflowQuery(PageQuery):
     q = serializers.CharField(required=False, help_text="Part of the name.")
     name = serializers.CharField(required=False, help_text="The whole name: one or none.")
+    owner = serializers.CharField(
+        required=False, help_text="The whole owner; upper and lower case are one."
+    )
+    severity = serializers.ChoiceField(choices=[each.value for each in Severity], required=False)
 
 
 class WorkflowLaunchSerializer(LaunchSerializer):
@@ -477,6 +507,9 @@ WORKFLOW_BRIEF = {
     "name": "flight_delays",
     "description": "Delays by carrier and by weather.",
     "tags": {"team": "aviation"},
+    "owner": "aviation",
+    "severity": "high",
+    "runbook": "https://wiki.example.com/flight_delays",
     "revision": 5,
     "published": VERSION,
     "created_by": "maya",

@@ -18,7 +18,7 @@ from apps.core.api.fields import (
 from apps.core.api.operation import Place, operation
 from apps.core.errors import Invalid
 from apps.engine.roles import Permission
-from apps.engine.states import Overlap, Trigger
+from apps.engine.states import Overlap, Severity, Trigger
 from apps.nodes.api import (
     IF_MATCH,
     STARTED,
@@ -34,6 +34,7 @@ from apps.workflows.api.shapes import (
     WORKFLOW_BRIEF,
     WORKFLOW_VERSION,
     DraftEditSerializer,
+    OwnershipSerializer,
     TagsSerializer,
     WorkflowBriefSerializer,
     WorkflowCreateSerializer,
@@ -54,6 +55,7 @@ from apps.workflows.services.drafting import (
     edit_workflow,
     replace_draft,
 )
+from apps.workflows.services.ownership import Ownership, own
 from apps.workflows.services.publishing import publish, whole
 from apps.workflows.services.schedules import timetable_of
 from apps.workspaces.api import queue_named
@@ -97,6 +99,10 @@ class WorkflowsEndpoint(WorkflowEndpoints):
             rows = rows.filter(name__icontains=wanted)
         if "name" in query:
             rows = rows.filter(name=query["name"])
+        if "owner" in query:
+            rows = rows.filter(owner__iexact=query["owner"])
+        if "severity" in query:
+            rows = rows.filter(severity=query["severity"])
         return self.page(rows, WorkflowBriefSerializer)
 
     @operation(
@@ -111,6 +117,9 @@ class WorkflowsEndpoint(WorkflowEndpoints):
             "name": "weekly_report",
             "description": "",
             "tags": {},
+            "owner": "",
+            "severity": "normal",
+            "runbook": "",
             "revision": 1,
             "published": None,
             "nodes": [],
@@ -227,6 +236,28 @@ class WorkflowTagsEndpoint(WorkflowEndpoints):
         runs under way too: a hold on a tag holds the runs of the workflows that have it."""
         row = self.workflow(workflow)
         tag_workflow(row, self.body()["tags"], user=request.user)
+        return self.draft(self.workflow(workflow))
+
+
+class WorkflowOwnershipEndpoint(WorkflowEndpoints):
+    @operation(
+        "set_workflow_ownership",
+        "Set who looks after a workflow",
+        permission=Permission.EDIT_WORKFLOW,
+        body=OwnershipSerializer,
+        answers={200: WorkflowSerializer},
+        example={
+            "owner": "aviation",
+            "severity": "high",
+            "runbook": "https://wiki.example.com/flight_delays",
+        },
+        shows=WORKFLOW,
+    )
+    def put(self, request: Request, workspace: str, workflow: int) -> Response:
+        """All of it; what is left out is empty, and the severity normal. It stands in the mail
+        about a failure and in the incident, is in no version and counts at once."""
+        data, row = self.body(), self.workflow(workflow)
+        own(row, Ownership(data["owner"], data["runbook"], Severity(data["severity"])))
         return self.draft(self.workflow(workflow))
 
 
