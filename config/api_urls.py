@@ -8,7 +8,7 @@ from apps.core.api import description, problems
 from apps.nodes import api as nodes
 from apps.notifications import api as notifications
 from apps.runs.api import logs, node_runs, outputs, runs
-from apps.workflows.api import schedules, workflows
+from apps.workflows.api import launching, schedules, workflows
 from apps.workspaces import api as workspaces
 
 _job = "jobs/<int:job>"
@@ -48,7 +48,8 @@ in_workspace = [
     path("schedule-preview", schedules.SchedulePreviewEndpoint.as_view()),
     path(f"{_workflow}/schedule", schedules.WorkflowScheduleEndpoint.as_view()),
     path(f"{_workflow}/schedule/points", schedules.SchedulePointsEndpoint.as_view()),
-    path(f"{_workflow}/run", workflows.WorkflowRunEndpoint.as_view()),
+    path(f"{_workflow}/run", launching.WorkflowRunEndpoint.as_view()),
+    path(f"{_workflow}/dry-run", launching.WorkflowDryRunEndpoint.as_view()),
     path("runs", runs.RunsEndpoint.as_view()),
     path("notification-rules", notifications.RulesEndpoint.as_view()),
     path("notification-rules/<int:rule>", notifications.RuleEndpoint.as_view()),

@@ -15,7 +15,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,6 @@ from django.db import InterfaceError, OperationalError, connection
 
 from apps.engine.retry import retry_delay
 from apps.engine.states import NodeState
-from apps.engine.timevars import is_taken, upstream_mark
 from apps.nodes import python_environments as pythons
 from apps.nodes.kinds.base import CannotStart, Command, Context, Kind, Spark
 from apps.nodes.kinds.fields import Spec
@@ -43,11 +42,14 @@ from apps.runs.services.hot_path import Claim, Outcome
 from apps.runs.services.outputs import store_outputs
 from apps.runs.services.prepare import (
     Prepared,
+    check_secrets,
+    context_of,
     fetch_file,
     keep_python_lock,
     prepare,
     python_lock,
     spark_master,
+    with_values,
 )
 from apps.runs.services.values import nodes_named, read_values, store_values, values_of_nodes
 from apps.workspaces.secrets import Unreadable, secret_values
@@ -212,38 +214,26 @@ class Execution:
         names = prepared.job.spec.get("secrets") or []
         if not names:
             return {}
-        for name in names:
-            if is_taken(name):
-                raise CannotStart(f"no secret can be given as {name}: the engine sets it")
         workspace_id = prepared.run.workspace_id
         try:
             values = insist(lambda: secret_values(workspace_id, names), self.is_ours)
         except Unreadable as error:
             raise CannotStart(str(error)) from None
-        for name in names:
-            if name not in values:
-                raise CannotStart(
-                    f"the workspace has no secret {name}; set it and rerun, or take it out of "
-                    "the job"
-                )
+        check_secrets(names, values)
         return values
 
     def _context(self, prepared: Prepared, what: Kind, folder: Path, uid: int | None) -> Context:
         """What the kind may know; here the job's Python is built, should it need building."""
         run, job, mine = prepared.run, prepared.job, self.mine
         user, known = _user(uid, run.workspace_id)
-        context = Context(
-            workspace=run.workspace,
-            workflow=run.workflow,
-            node=mine.key,
+        context = context_of(
+            prepared,
+            mine.key,
             run=mine.run_id,
             node_run=mine.node_run_id,
             attempt=mine.attempt,
             folder=folder,
             data=_own_folder(settings.HOME.data, run.workspace_id, uid),
-            files={path: folder / "files" / path for path in job.files},
-            given=run.given_to(mine.key),
-            moment=run.moment,
             user=user,
             known_user=known,
         )
@@ -380,24 +370,13 @@ class Execution:
             logger.exception("attempt %s goes on without %s", self.mine.mark, what)
 
     def _with_values(self, what: Kind, spec: Spec, context: Context) -> Context:
-        """With what other nodes left that it names.
+        mine = self.mine
 
-        Raises CannotStart with all that is wrong with its variables, each with its place.
-        """
-        files = {
-            path: context.files[path].read_text(encoding="utf-8-sig", errors="replace")
-            for path in sorted(what.files_with_variables(spec))
-        }
-        texts = list(what.texts_with_variables(spec, context.given, files))
-        if nodes := nodes_named(text for _, _, text in texts):
-            mine = self.mine
-            found = insist(lambda: values_of_nodes(mine.run_id, mine.key, nodes), self.is_ours)
-            context = replace(context, of_nodes=found)
-        marked = {node for node in nodes if upstream_mark(node) in context.of_nodes}
-        faults = list(what.variable_faults(spec, context.given, texts, lambda: marked))
-        if faults:
-            raise CannotStart("; ".join(map(str, faults)))
-        return context
+        def left(texts: Sequence[str]) -> Mapping[str, str]:
+            nodes = nodes_named(texts)
+            return insist(lambda: values_of_nodes(mine.run_id, mine.key, nodes), self.is_ours)
+
+        return with_values(what, spec, context, left)
 
     def _keep_outputs(self, context: Context, secrets: Collection[str]) -> None:
         def store() -> list[str]:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
-from apps.engine.timevars import BUILT_IN, RUN_NAMES, Unresolved, built_in, names_in, resolve
+from apps.engine.states import Trigger
+from apps.engine.timevars import (
+    BUILT_IN,
+    RUN_NAMES,
+    Moment,
+    Unresolved,
+    built_in,
+    names_in,
+    resolve,
+)
 from apps.nodes.kinds.base import Given, definitions
 from apps.nodes.kinds.registry import UnknownKind, kind
+from apps.nodes.models import JobVersion
 from apps.runs.models import Attempt, NodeRun, Run
+from apps.runs.services.prepare import ValuesNamed
 from apps.runs.services.values import nodes_named, values_of_nodes
 from apps.workflows.clock import moment_of
 from apps.workflows.services.publishing import whole
@@ -90,13 +101,21 @@ def resolved(node: NodeRun, attempt: Attempt | None) -> Resolved:
         settings = graph["settings"]
         own = next((n["variables"] for n in graph["nodes"] if n["name"] == node.key), {})
     given = Given(run.variables, settings.get("variables", {}), own, run.parameters)
+    begun = attempt.started_at if attempt else None
+
+    def left(texts: Sequence[str]) -> Mapping[str, str]:
+        return values_of_nodes(run.pk, node.key, nodes_named(texts), before=begun)
+
+    return resolved_as(version, given, moment_of(run.cycle, settings, run.zone), left)
+
+
+def resolved_as(version: JobVersion, given: Given, moment: Moment, left: ValuesNamed) -> Resolved:
+    """Every variable of a job that is given these, at this moment; `left` as in `with_values`."""
     defined = definitions(version.spec, given)
     texts = [each.text for each in defined.values()]
     with suppress(UnknownKind):  # the package that brought it is gone; its variables are not
         texts += [text for _, _, text in kind(version.kind).texts(version.spec)]
-    begun = attempt.started_at if attempt else None
-    of_nodes = values_of_nodes(run.pk, node.key, nodes_named(texts), before=begun)
-    moment = moment_of(run.cycle, settings, run.zone)
+    of_nodes = left(texts)
     fixed = {**{name: f"${{{name}}}" for name in RUN_NAMES}, **built_in(moment)}
     fault = ""
     try:
@@ -139,6 +158,8 @@ def _before(node: NodeRun) -> list[tuple[int, dict[str, str]]]:
     run = node.run
     mine = {"workflow": run.workflow_id} if run.workflow_id else {"job": run.job_id}
     earlier = Run.objects.filter(**mine, pk__lt=run.pk).order_by("-pk")
+    if run.workflow_id:  # of a draft of a workflow no number counts; a job's are often all drafts'
+        earlier = earlier.exclude(trigger=Trigger.DEBUG)
     ids = list(earlier.values_list("pk", flat=True)[: TREND_RUNS - 1])
     rows = Attempt.objects.filter(
         node_run__run__in=ids, node_run__key=node.key, values__isnull=False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 
@@ -210,9 +210,17 @@ class OwnershipForm(Form):
         return Ownership(data["owner"], data["runbook"], Severity(data["severity"]))
 
 
-class RunForm(Form):
-    """The Run dialog. What is left empty is as the version says."""
+class LaunchForm(Form):
+    """What each way to start a workflow asks. What is left empty is as the version says."""
 
+    data_date = forms.DateField(
+        required=False,
+        label="Data date",
+        help_text="Empty: a run for now.",
+        input_formats=["%Y-%m-%d"],
+        widget=forms.DateInput({"type": "date", "autocomplete": "off"}, format="%Y-%m-%d"),
+        error_messages={"invalid": "write it as 2026-03-01"},
+    )
     priority = _priority()
     queue = forms.ModelChoiceField(
         ResourceQueue.objects.none(),
@@ -227,27 +235,63 @@ class RunForm(Form):
     )
     remarks = forms.CharField(required=False, max_length=2000, widget=forms.Textarea({"rows": 2}))
 
+    #: Which of the workspace's queues are offered.
+    queues: ClassVar[dict[str, bool]] = {}
+
+    def __init__(self, workspace: Workspace, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        queues = ResourceQueue.objects.filter(workspace=workspace, **self.queues)
+        self.fields["queue"].queryset = queues.order_by("name")  # type: ignore[attr-defined]
+        self.fields["priority"].choices = [  # type: ignore[attr-defined]
+            ("", "each node's own"),
+            *LaunchForm.base_fields["priority"].choices,  # type: ignore[attr-defined]
+        ]
+
     def clean_parameters(self) -> dict[str, str]:
         values: dict[str, str] = self.cleaned_data["parameters"]
         if faults := list(PARAMETERS.faults(values)):
             raise forms.ValidationError(faults)
         return values
 
-    def __init__(self, workspace: Workspace, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["queue"].queryset = ResourceQueue.objects.filter(  # type: ignore[attr-defined]
-            workspace=workspace, production=True
-        )
-        self.fields["priority"].choices = [  # type: ignore[attr-defined]
-            ("", "each node's own"),
-            *RunForm.base_fields["priority"].choices,  # type: ignore[attr-defined]
-        ]
-
     def settings(self) -> dict[str, Any]:
         """What `launch` takes of it."""
         data = self.cleaned_data
         level = data["priority"]
-        return {**data, "priority": None if level is None else Priority(level)}
+        return {
+            "queue": data["queue"],
+            "priority": None if level is None else Priority(level),
+            "parameters": data["parameters"],
+            "remarks": data["remarks"],
+        }
+
+
+class RunForm(LaunchForm):
+    """Manually Run: the published version, in production."""
+
+    queues = {"production": True}
+
+
+class DebugForm(LaunchForm):
+    """Debug: the draft, every node in one development queue."""
+
+    queues = {"development": True}
+
+    def __init__(self, workspace: Workspace, *args: Any, **kwargs: Any) -> None:
+        super().__init__(workspace, *args, **kwargs)
+        queue = self.fields["queue"]
+        queue.required, queue.empty_label = True, None  # type: ignore[attr-defined]
+        queue.label = "Development queue"
+        queue.help_text = "For every node."
+
+
+class DryRunForm(LaunchForm):
+    """Dry run: what would be started, of the published version or the draft."""
+
+    draft = forms.ChoiceField(
+        label="Of",
+        required=False,
+        choices=[("", "the published version"), ("1", "the draft")],
+    )
 
 
 class NodeForm(Form):

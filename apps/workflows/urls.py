@@ -29,5 +29,6 @@ urlpatterns = [
     path("w/<str:workspace>/workflows/<int:pk>/schedule/", views.schedule, name="schedule"),
     path("w/<str:workspace>/workflows/<int:pk>/switch/", views.switch, name="switch"),
     path("w/<str:workspace>/workflows/<int:pk>/run/", views.run, name="run"),
+    path("w/<str:workspace>/workflows/<int:pk>/dry-run/", views.dry, name="dry-run"),
     path("w/<str:workspace>/workflows/<int:pk>/delete/", views.delete, name="delete"),
 ]

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib import messages
+from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.db.models.fields.json import KeyTransform
 from django.http import HttpResponse
@@ -24,20 +25,32 @@ from apps.engine.priority import Priority
 from apps.engine.roles import Permission
 from apps.engine.states import Severity, Trigger
 from apps.engine.timetable import Timetable
+from apps.engine.timevars import built_in
 from apps.nodes.forms import RemarksForm
 from apps.nodes.kinds.registry import kinds
 from apps.nodes.models import Job
 from apps.notifications.smtp import can_mail
 from apps.notifications.views import addresses_form
 from apps.runs.models import Run, SchedulePoint
+from apps.runs.services.dry_run import dry_run
 from apps.runs.services.holding import tag_workflow
 from apps.runs.services.launch import launch
 from apps.runs.services.scheduling import is_on, latest_today, why_not_on
 from apps.runs.services.scheduling import switch as turn
 from apps.runs.shown import bars_of, counts_of, last_runs, shares_of
 from apps.runs.waiting import why_schedule_waits
+from apps.workflows.clock import cycle_of, moment_of, zone_of
 from apps.workflows.drawing import CARD, Drawing, draw
-from apps.workflows.forms import NodeForm, OwnershipForm, RunForm, TagsForm, WorkflowForm
+from apps.workflows.forms import (
+    DebugForm,
+    DryRunForm,
+    LaunchForm,
+    NodeForm,
+    OwnershipForm,
+    RunForm,
+    TagsForm,
+    WorkflowForm,
+)
 from apps.workflows.models import DraftNode, Workflow
 from apps.workflows.schedule_fields import ScheduleForm
 from apps.workflows.services.drafting import (
@@ -49,7 +62,14 @@ from apps.workflows.services.drafting import (
     remove_node,
 )
 from apps.workflows.services.ownership import own
-from apps.workflows.services.publishing import draft_differs, draft_faults, whole
+from apps.workflows.services.publishing import (
+    draft_differs,
+    draft_faults,
+    draft_version,
+    drafted,
+    freeze,
+    whole,
+)
 from apps.workflows.services.publishing import publish as publish_workflow
 from apps.workflows.services.schedules import timetable_of
 from apps.workflows.services.tags import read_tags
@@ -88,7 +108,7 @@ def _workflows(request: Request) -> QuerySet[Workflow]:
 
 
 def _workflow(request: Request, pk: int) -> Workflow:
-    rows = _workflows(request).select_related("published", "queue", "scheduling")
+    rows = _workflows(request).select_related("published", "queue", "scheduling", "workspace")
     return get_object_or_404(rows, pk=pk)
 
 
@@ -558,31 +578,173 @@ def switch(request: Request, workspace: str, pk: int) -> HttpResponse:
     return fragment(request, "workflows/_switch.html", context)
 
 
+# --- running --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to start a workflow, as the Run dialog offers it."""
+
+    name: str
+    title: str
+    what: str
+    form: type[LaunchForm]
+    needs: Permission
+
+    def why_not(self, request: Request, row: Workflow) -> str:
+        """Why it cannot be chosen; "" if it can."""
+        if not may(request, self.needs):
+            return f"your role does not allow {self.needs}"
+        if self.name == "manual" and row.published is None:
+            return "not published yet"
+        return ""
+
+
+WAYS = {
+    way.name: way
+    for way in (
+        Way("manual", "Manually Run", "once, now", RunForm, Permission.RUN),
+        Way("debug", "Debug", "the draft, for development", DebugForm, Permission.EDIT_JOB),
+        Way("dry", "Dry run", "shown, not started", DryRunForm, Permission.VIEW),
+    )
+}
+
+
 @require_http_methods(["GET", "POST"])
 def run(request: Request, workspace: str, pk: int) -> HttpResponse:
-    """Run the published version now; to GET, the dialog that asks how."""
+    """Start the workflow; to GET, the dialog that asks how, with what would come of it.
+
+    `?part=preview` is that alone, for what was chosen so far.
+    """
     row = _workflow(request, pk)
-    require(request, Permission.RUN)
-    if row.published is None:
-        raise Conflict(f"workflow {row.name!r} is not published; publish it, then run it")
-    form = RunForm(request.workspace, request.POST if request.method == "POST" else None)
-    if form.is_valid():
+    sent = request.POST if request.method == "POST" else request.GET
+    way = _way(request, row, sent.get("how", ""))
+    form = _launch_form(request, row, way, sent)
+    if request.method == "POST":
+        require(request, way.needs)
+        if way.name == "dry":
+            raise Conflict("a dry run starts nothing; it has a page of its own")
+        if form.is_valid():
+            try:
+                started = _start(request, row, way, form)
+            except Invalid as error:
+                if "remarks" not in request.POST:
+                    raise  # the button asks nothing, and has no form to say it at
+                form.add_faults(error)
+            else:
+                return go(request, reverse("runs:run", args=[workspace, started.pk]))
+    context = {
+        "workflow": row,
+        "form": form,
+        "way": way,
+        "ways": [(each, each.why_not(request, row)) for each in WAYS.values()],
+        "preview": _preview(row, way, form),
+        "heading": f"Run {row.name}",
+        "nav": "workflows",
+    }
+    if request.GET.get("part") == "preview":
+        return render(request, "workflows/_run_preview.html", context)
+    return fragment(request, "workflows/_run.html", context)
+
+
+def _way(request: Request, row: Workflow, wanted: str) -> Way:
+    """The one asked for; else, to look at, the first that can be chosen."""
+    if wanted in WAYS:
+        return WAYS[wanted]
+    if request.method == "POST":
+        return WAYS["manual"]
+    return next(way for way in WAYS.values() if not way.why_not(request, row))
+
+
+def _launch_form(request: Request, row: Workflow, way: Way, sent: Any) -> LaunchForm:
+    """Bound where something was sent. What was typed stays when the way is changed."""
+    is_sent = request.method == "POST" or "how" in sent
+    form = way.form(request.workspace, sent if is_sent else None)
+    queue = form.fields["queue"]
+    if way.name == "debug" and is_sent and not form["queue"].value():
+        first = queue.queryset.values_list("pk", flat=True).first()  # type: ignore[attr-defined]
+        form.data = {**sent.dict(), "queue": first}
+    return form
+
+
+def _start(request: Request, row: Workflow, way: Way, form: LaunchForm) -> Run:
+    with transaction.atomic():
+        if way.name == "debug":
+            version, trigger = draft_version(row, user=request.user), Trigger.DEBUG
+        elif row.published is None:
+            raise Conflict(f"workflow {row.name!r} is not published; publish it, then run it")
+        else:
+            version, trigger = row.published, Trigger.MANUAL
+        cycle = _cycle(row, whole(version.graph)["settings"], form)
+        [started] = launch(
+            version, cycles=[cycle], trigger=trigger, by=request.user, **form.settings()
+        )
+    return started
+
+
+def _cycle(row: Workflow, settings: dict[str, Any], form: LaunchForm) -> datetime:
+    """Of the data date that was given, else now."""
+    data_date = form.cleaned_data["data_date"]
+    if data_date is None:
+        return timezone.now()
+    return cycle_of(data_date, settings, zone_of(settings, row.workspace.zone))
+
+
+def _preview(row: Workflow, way: Way, form: LaunchForm) -> dict[str, Any]:
+    """The cycle of what was chosen and its variables of time; or why there is none."""
+    if form.is_bound and not form.is_valid():
+        return {"fault": "; ".join(str(each) for faults in form.errors.values() for each in faults)}
+    draft = way.name == "debug" or (way.name == "dry" and _wants_draft(row, form))
+    version = None if draft else row.published
+    settings = whole(freeze(row) if version is None else version.graph)["settings"]
+    cycle = timezone.now()
+    if form.is_bound:
         try:
-            [started] = launch(
-                row.published,
-                cycles=[timezone.now()],
-                trigger=Trigger.MANUAL,
-                by=request.user,
-                **form.settings(),
+            cycle = _cycle(row, settings, form)
+        except Invalid as error:
+            return {"fault": str(error)}
+    moment = moment_of(cycle, settings, zone_of(settings, row.workspace.zone))
+    return {"version": version, "moment": moment, "variables": built_in(moment)}
+
+
+def _wants_draft(row: Workflow, form: LaunchForm) -> bool:
+    return row.published is None or (form.is_bound and bool(form.cleaned_data.get("draft")))
+
+
+@require_safe
+def dry(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """What a run would start, node by node; nothing is started. All of it is in the address."""
+    row = _workflow(request, pk)
+    form = DryRunForm(request.workspace, request.GET)
+    found, faults = None, []
+    if form.is_valid():
+        draft = _wants_draft(row, form)
+        try:
+            version = drafted(row) if draft or row.published is None else row.published
+            version.workflow = row
+            settings = form.settings()
+            settings.pop("remarks")
+            queue = settings["queue"]
+            debug = draft and queue is not None and not queue.production
+            found = dry_run(
+                version,
+                cycle=_cycle(row, whole(version.graph)["settings"], form),
+                trigger=Trigger.DEBUG if debug else Trigger.MANUAL,
+                **settings,
             )
         except Invalid as error:
-            if "remarks" not in request.POST:
-                raise  # the button asks nothing, and has no form to say it at
-            form.add_faults(error)
-        else:
-            return go(request, reverse("runs:run", args=[workspace, started.pk]))
-    context = {"workflow": row, "form": form, "heading": f"Run {row.name}", "nav": "workflows"}
-    return fragment(request, "workflows/_run.html", context)
+            faults = list(error.faults)
+    context = {
+        "workflow": row,
+        "differs": draft_differs(row),
+        "form": form,
+        "faults": faults,
+        "dry": found,
+        "labels": {name: each.label for name, each in kinds().items()},
+        "nav": "workflows",
+        "tab": "",
+    }
+    return page(request, "workflows/dry_run.html", context)
 
 
 @require_POST

@@ -80,7 +80,9 @@ RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
     f"{_FLOW}/publish": {"POST": (PW, "edit")},
     f"{_FLOW}/versions": {"GET": (V, "read")},
     f"{_FLOW}/versions/{{number}}": {"GET": (V, "read")},
-    f"{_FLOW}/run": {"POST": (R, "run")},
+    # A draft; what is published asks for R in the method.
+    f"{_FLOW}/run": {"POST": (J, "run")},
+    f"{_FLOW}/dry-run": {"POST": (V, "read")},
     "runs": {"GET": (V, "read")},
     _RUN: {"GET": (V, "read")},
     f"{_RUN}/events": {"GET": (V, "read")},
@@ -119,6 +121,7 @@ HIGHER = {
     ("PATCH", _JOB): PJ,  # it is published
     ("DELETE", _JOB): PJ,
     ("POST", f"{_JOB}/run"): R,
+    ("POST", f"{_FLOW}/run"): R,
     ("POST", f"{_RUN}/stop"): Permission.OPERATE,
     ("POST", f"{_RUN}/pause"): Permission.OPERATE,
     ("POST", f"{_RUN}/resume"): Permission.OPERATE,

@@ -407,7 +407,7 @@ def test_older_version_may_be_chosen():
         ({"queue": "dev_queue"}, ["clean", "load"]),
         ({"queue": "none_such"}, ["queue"]),
         ({"priority": "urgent"}, ["priority"]),
-        ({"draft": True}, ["draft"]),
+        ({"drafts": True}, ["drafts"]),
         ({"parameters": {"RUNYARD_RUN": "1"}}, ["parameters"]),
     ],
 )

@@ -105,8 +105,9 @@ class Context:
     workspace: str
     workflow: str
     node: str
-    run: int
-    node_run: int
+    #: None where nothing has started, in a dry run: then what is made of them stays a name.
+    run: int | None
+    node_run: int | None
     attempt: int
     #: The attempt's own folder: it exists, is the child's working directory, and goes when
     #: the attempt is over.
@@ -134,6 +135,8 @@ class Context:
     @property
     def mark(self) -> str:
         """What tells this attempt's processes and applications from all others."""
+        if self.node_run is None:
+            return "${RUNYARD_ATTEMPT}"
         return f"{self.node_run}.{self.attempt}"
 
     @property
@@ -196,7 +199,7 @@ def variables(context: Context) -> dict[str, str]:
     """What a job may know of its run: in its environment, and as `${RUNYARD_DATA}` in its texts."""
     values = {
         "RUNYARD_ATTEMPT": context.mark,
-        "RUNYARD_RUN": str(context.run),
+        "RUNYARD_RUN": "${RUNYARD_RUN}" if context.run is None else str(context.run),
         "RUNYARD_NODE": context.node,
         "RUNYARD_WORKFLOW": context.workflow,
         "RUNYARD_WORKSPACE": context.workspace,

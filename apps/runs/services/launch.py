@@ -46,6 +46,18 @@ class _Node:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """What a node of a version would run with now, and all that keeps it from being started."""
+
+    key: str
+    job: Job | None
+    version: JobVersion | None
+    queue: ResourceQueue | None
+    node: _Node | None
+    faults: tuple[FieldFault, ...]
+
+
+@dataclass(frozen=True)
 class _Plan:
     nodes: tuple[_Node, ...]  # in the graph's order
     graph: Graph
@@ -242,7 +254,7 @@ def _overlapping(
         if len(cycles) > 1:
             raise ValueError("with the overlap *skip* runs are launched one at a time")
         rows = Run.objects.filter(workflow=workflow, state__in=[RunState.PENDING, RunState.RUNNING])
-        earlier = rows.order_by("pk").first()
+        earlier = rows.exclude(trigger=Trigger.DEBUG).order_by("pk").first()
         if earlier is not None:
             raise Skipped(
                 f"run {earlier.pk} of workflow {workflow.name!r} is not over, and the overlap is "
@@ -283,6 +295,33 @@ def _plan_of_workflow(
     versions: Mapping[str, JobVersion],
     given: Given,
 ) -> _Plan:
+    # A version that was published without parameters is as it was then; what a job brought since,
+    # its node says.
+    judged = bool(given.run) or version.number is None
+    found = choices(version, trigger, override, priority, versions, given, judged=judged)
+    if faults := [fault for each in found for fault in each.faults]:
+        raise Invalid(faults)
+    nodes = {each.key: each.node for each in found if each.node is not None}
+    edges = [(a, b) for a, b in version.graph["edges"]]
+    shape = Graph.build([each.key for each in found], edges)
+    return _Plan(tuple(nodes[key] for key in shape.in_order), shape)
+
+
+def choices(
+    version: WorkflowVersion,
+    trigger: Trigger,
+    override: ResourceQueue | None,
+    priority: Priority | None,
+    versions: Mapping[str, JobVersion],
+    given: Given,
+    *,
+    judged: bool,
+) -> list[Chosen]:
+    """What each node of a version would run with, in the order of its graph's nodes.
+
+    The arguments are those of `launch`; `judged`: names of variables that nobody defines are
+    faults as well.
+    """
     graph = whole(version.graph)
     settings = graph["settings"]
     jobs = {
@@ -298,26 +337,23 @@ def _plan_of_workflow(
         )
     }
     queues = ResourceQueue.objects.filter(workspace=version.workflow.workspace_id).in_bulk()
-    faults: list[FieldFault] = []
-    nodes: dict[str, _Node] = {}
+    found: list[Chosen] = []
     for node in graph["nodes"]:
+        key = node["name"]
         job, number = jobs.get(node["job"]), node["job_version_number"]
         job_version = None
         if job is not None:
             job_version = pinned.get((job.pk, number)) if number else job.published
-            job_version = versions.get(node["name"], job_version)
+            job_version = versions.get(key, job_version)
         if job_version is None:
             what = f"job {job.path!r}" if job else "its job"
-            faults.append(
-                FieldFault(
-                    node["name"], f"node {node['name']!r}: {what} is not published; publish it"
-                )
-            )
+            fault = FieldFault(key, f"node {key!r}: {what} is not published; publish it")
+            found.append(Chosen(key, job, None, None, None, (fault,)))
             continue
         queue_id = node["queue"] or settings["queue"] or job_version.queue_id
         queue = override or queues.get(queue_id)
-        found = _node(
-            node["name"],
+        made = _node(
+            key,
             job_version,
             queue,
             trigger,
@@ -325,22 +361,16 @@ def _plan_of_workflow(
             | {"timeout_seconds": node["timeout_seconds"]},
             priority,
         )
-        # Without parameters it is as it was published; what a job brought since, its node says.
-        wrong = given.run and variable_faults(
-            job_version,
-            replace(given, node=node["variables"]),
-            partial(above, graph["edges"], node["name"]),
-        )
-        if wrong:
-            faults += [FieldFault(node["name"], f"node {node['name']!r}: {w}") for w in wrong]
-        elif isinstance(found, FieldFault):
-            faults.append(found)
+        faults: list[FieldFault] = []
+        if judged:
+            own = replace(given, node=node["variables"])
+            wrong = variable_faults(job_version, own, partial(above, graph["edges"], key))
+            faults += [FieldFault(key, f"node {key!r}: {each}") for each in wrong]
+        if isinstance(made, FieldFault):
+            found.append(Chosen(key, job, job_version, queue, None, (*faults, made)))
         else:
-            nodes[found.key] = found
-    if faults:
-        raise Invalid(faults)
-    shape = Graph.build([n["name"] for n in graph["nodes"]], [(a, b) for a, b in graph["edges"]])
-    return _Plan(tuple(nodes[key] for key in shape.in_order), shape)
+            found.append(Chosen(key, job, job_version, queue, made, tuple(faults)))
+    return found
 
 
 def _plan_of_job(

@@ -1,26 +1,30 @@
 """What a worker has to know of an attempt before it can start it.
 
 All of it was fixed at launch, so that a worker asks once per run and once per job version:
-between two nodes of a chain it asks nothing.
+between two nodes of a chain it asks nothing. A dry run makes its commands of the same functions,
+and so shows what would be started.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from django.db import connection
 
-from apps.engine.timevars import Moment
-from apps.nodes.kinds.base import Given
+from apps.engine.timevars import Moment, is_taken, upstream_mark
+from apps.nodes.kinds.base import CannotStart, Context, Given, Kind
+from apps.nodes.kinds.fields import Spec
 from apps.nodes.models import JobVersion, PythonLock
 from apps.nodes.services.files import open_blob
 from apps.runs.services.hot_path import Claim
+from apps.runs.services.values import nodes_named
 from apps.workflows.clock import moment_of
 from apps.workspaces.models import ResourceQueue
 
@@ -51,6 +55,10 @@ class JobFacts:
     #: Workspace files that the spec names, as they were when it was frozen: path -> sha256.
     files: Mapping[str, str]
 
+    @classmethod
+    def of(cls, version: JobVersion) -> JobFacts:
+        return cls(version.kind, version.spec, version.files)
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -79,21 +87,113 @@ def _run_facts(run_id: int) -> RunFacts:
         row = cursor.fetchone()
     workspace_id, workspace, zone, name, workflow, cycle, *rest = row
     of_run, of_workspace, settings, nodes = (json.loads(each or "null") for each in rest)
-    settings = settings or {}
-    return RunFacts(
+    return run_facts(
         workspace_id,
         workspace,
         name if workflow else "",
+        cycle=cycle,
+        zone=zone,
+        settings=settings or {},
+        nodes=nodes or (),
+        of_workspace=of_workspace,
+        of_run=of_run,
+    )
+
+
+def run_facts(
+    workspace_id: int,
+    workspace: str,
+    workflow: str,
+    *,
+    cycle: datetime,
+    zone: str,
+    settings: Mapping[str, Any],
+    nodes: Sequence[Mapping[str, Any]],
+    of_workspace: Mapping[str, str],
+    of_run: Mapping[str, str],
+) -> RunFacts:
+    """What every node of a run is given. `settings` and `nodes` are those of its version's graph,
+    `of_workspace` and `of_run` its variables, as they are written."""
+    return RunFacts(
+        workspace_id,
+        workspace,
+        workflow,
         moment_of(cycle, settings, zone),
         Given(workspace=of_workspace, workflow=settings.get("variables", {}), run=of_run),
-        {node["name"]: node["variables"] for node in nodes or ()},
+        {node["name"]: node["variables"] for node in nodes if node.get("variables")},
     )
 
 
 @lru_cache(maxsize=1024)
 def _job_facts(job_version_id: int) -> JobFacts:
-    version = JobVersion.objects.get(pk=job_version_id)
-    return JobFacts(version.kind, version.spec, version.files)
+    return JobFacts.of(JobVersion.objects.get(pk=job_version_id))
+
+
+def context_of(
+    prepared: Prepared,
+    node: str,
+    *,
+    run: int | None,
+    node_run: int | None,
+    attempt: int,
+    folder: Path,
+    data: Path,
+    user: str = "runyard",
+    known_user: bool = True,
+) -> Context:
+    """What a kind may know of an attempt in `folder`, but for what only its machine knows: where
+    Python and Spark are."""
+    facts, job = prepared.run, prepared.job
+    return Context(
+        workspace=facts.workspace,
+        workflow=facts.workflow,
+        node=node,
+        run=run,
+        node_run=node_run,
+        attempt=attempt,
+        folder=folder,
+        data=data,
+        files={path: folder / "files" / path for path in job.files},
+        given=facts.given_to(node),
+        moment=facts.moment,
+        user=user,
+        known_user=known_user,
+    )
+
+
+#: Gives what the nodes left that some texts name, as `values_of_nodes` does.
+ValuesNamed = Callable[[Sequence[str]], Mapping[str, str]]
+
+
+def with_values(what: Kind, spec: Spec, context: Context, left: ValuesNamed) -> Context:
+    """With what other nodes left that the job names; its files lie where the context says.
+
+    Raises CannotStart with all that is wrong with its variables, each with its place.
+    """
+    files = {
+        path: context.files[path].read_text(encoding="utf-8-sig", errors="replace")
+        for path in sorted(what.files_with_variables(spec))
+    }
+    places = list(what.texts_with_variables(spec, context.given, files))
+    texts = [text for _, _, text in places]
+    if nodes := nodes_named(texts):
+        context = replace(context, of_nodes=left(texts))
+    marked = {node for node in nodes if upstream_mark(node) in context.of_nodes}
+    if faults := list(what.variable_faults(spec, context.given, places, lambda: marked)):
+        raise CannotStart("; ".join(map(str, faults)))
+    return context
+
+
+def check_secrets(names: Sequence[str], there: Collection[str]) -> None:
+    """Raise CannotStart where a job names a secret that it cannot be given, of those there are."""
+    for name in names:
+        if is_taken(name):
+            raise CannotStart(f"no secret can be given as {name}: the engine sets it")
+    for name in names:
+        if name not in there:
+            raise CannotStart(
+                f"the workspace has no secret {name}; set it and rerun, or take it out of the job"
+            )
 
 
 def fetch_file(sha256: str, target: Path) -> None:

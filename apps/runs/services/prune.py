@@ -38,6 +38,7 @@ from apps.runs.models import (
     RunEvent,
     SchedulePoint,
 )
+from apps.workflows.models import WorkflowVersion
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,9 @@ def prune(*, days: int, seconds: float | None = None) -> Forgotten:
     while ids := list(old.values_list("pk", flat=True)[:BATCH_NODES]):
         SchedulePoint.objects.filter(pk__in=ids).delete()
     _prune_backfills(days)
+    # Drafts that were frozen for a run: it comes with them, and they go when it has gone.
+    drafts = WorkflowVersion.objects.filter(number=None, created_at__lt=Now() - timedelta(days=1))
+    drafts.exclude(Exists(Run.objects.filter(version=OuterRef("pk")))).delete()
     if removed.runs:
         log.info("%d runs that were over for %d days are forgotten", removed.runs, days)
     return removed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
@@ -18,6 +19,7 @@ from apps.core.api.fields import (
     Whole,
 )
 from apps.core.api.problems import FaultSerializer
+from apps.core.errors import Invalid
 from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
 from apps.engine.states import Missed, Overlap, Severity, Strategy
 from apps.engine.timetable import MAX_CRON, MAX_DATES, Kind
@@ -27,7 +29,9 @@ from apps.nodes.api import (
     ParametersField,
     PublishSerializer,
 )
+from apps.runs.api.shapes import RESOLVED, ResolvedVariableSerializer
 from apps.runs.models import SchedulePoint
+from apps.workflows.clock import check_year
 from apps.workflows.models import Workflow
 from apps.workflows.services.drafting import (
     MAX_DATA_OFFSET,
@@ -36,7 +40,7 @@ from apps.workflows.services.drafting import (
 )
 from apps.workflows.services.ownership import MAX_OWNER, MAX_RUNBOOK
 from apps.workflows.services.publishing import draft_faults
-from apps.workspaces.api import WaitingSerializer
+from apps.workspaces.api import Units, WaitingSerializer
 
 SMALL = 32767
 
@@ -386,7 +390,75 @@ class WorkflowQuery(PageQuery):
     severity = serializers.ChoiceField(choices=[each.value for each in Severity], required=False)
 
 
-class WorkflowLaunchSerializer(LaunchSerializer):
+class CycleSerializer(LaunchSerializer):
+    """What a run stands for, and of which version or draft it is."""
+
+    draft = Flag(
+        default=False,
+        help_text="The draft, its jobs as they are published, instead of a published version.",
+    )
+    data_date = serializers.DateField(
+        default=None,
+        allow_null=True,
+        help_text="`${ds}`: the cycle is the schedule's first point on the day that the data "
+        "offset leads to, or that day's midnight. Left out: the cycle is now.",
+    )
+    cycle = serializers.DateTimeField(
+        default=None, allow_null=True, help_text="The cycle itself, instead of its data date."
+    )
+
+    def validate_cycle(self, cycle: datetime | None) -> datetime | None:
+        if cycle is not None:
+            try:
+                check_year(cycle, "cycle")
+            except Invalid as error:
+                raise serializers.ValidationError(str(error)) from None
+        return cycle
+
+
+class DryRunSendSerializer(CycleSerializer):
+    remarks = None  # type: ignore[assignment]  # how a serializer drops a field
+
+
+class DryNodeSerializer(serializers.Serializer):
+    name = serializers.CharField()
+    job = serializers.CharField(allow_null=True, help_text="Path; null: the job is deleted.")
+    job_version_number = serializers.IntegerField(allow_null=True)
+    kind = serializers.CharField(allow_null=True)
+    queue = serializers.CharField(allow_null=True)
+    demand = Units(allow_null=True, help_text="In CU, while it runs.")
+    priority = PriorityWord(allow_null=True)
+    upstream = serializers.ListField(
+        child=serializers.CharField(), help_text="The nodes that it waits for."
+    )
+    command = serializers.ListField(
+        child=serializers.CharField(allow_blank=True),
+        help_text="Argument list; empty where none can be made. `~` is the attempt's folder.",
+    )
+    files = serializers.DictField(
+        child=serializers.CharField(allow_blank=True),
+        help_text="Texts that are written into its folder before it starts, by name.",
+    )
+    variables = ResolvedVariableSerializer(many=True)
+    faults = serializers.ListField(
+        child=serializers.CharField(), help_text="What keeps it from being started."
+    )
+
+
+class DryRunSerializer(serializers.Serializer):
+    """What a run would start. Long texts are cut, and say so."""
+
+    version = serializers.IntegerField(allow_null=True, help_text="Null: the draft.")
+    cycle = serializers.DateTimeField()
+    data_date = serializers.CharField()
+    zone = serializers.CharField()
+    variables = serializers.DictField(
+        child=serializers.CharField(), help_text="The variables of time that every node has."
+    )
+    nodes = DryNodeSerializer(many=True, help_text="In the order of the graph.")
+
+
+class WorkflowLaunchSerializer(CycleSerializer):
     overlap = serializers.ChoiceField(
         choices=[each.value for each in Overlap],
         default=None,
@@ -552,4 +624,28 @@ SCHEDULE_STATE = {
     "waiting": None,
     "changed_by": "maya",
     "changed_at": "2025-11-20T08:05:00Z",
+}
+
+DRY_RUN = {
+    "version": 2,
+    "cycle": "2026-03-02T01:00:00Z",
+    "data_date": "2026-03-01",
+    "zone": "Europe/Berlin",
+    "variables": {"ds": "2026-03-01", "ds_nodash": "20260301"},
+    "nodes": [
+        {
+            "name": "load",
+            "job": "etl/load_flights",
+            "job_version_number": 2,
+            "kind": "shell",
+            "queue": "root_queue",
+            "demand": 0.25,
+            "priority": "medium",
+            "upstream": [],
+            "command": ["bash", "main.sh", "/data/eu/2026-03-01"],
+            "files": {"main.sh": "load_flights $1"},
+            "variables": RESOLVED["variables"],
+            "faults": [],
+        }
+    ],
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import QuerySet
-from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -16,18 +15,14 @@ from apps.core.api.fields import (
     page_of,
 )
 from apps.core.api.operation import Place, operation
-from apps.core.errors import Invalid
 from apps.engine.roles import Permission
-from apps.engine.states import Overlap, Severity, Trigger
+from apps.engine.states import Severity
 from apps.nodes.api import (
     IF_MATCH,
-    STARTED,
     VERSION,
-    StartedSerializer,
 )
 from apps.nodes.models import Job
 from apps.runs.services.holding import tag_workflow
-from apps.runs.services.launch import launch
 from apps.runs.services.scheduling import switch
 from apps.workflows.api.shapes import (
     WORKFLOW,
@@ -39,7 +34,6 @@ from apps.workflows.api.shapes import (
     WorkflowBriefSerializer,
     WorkflowCreateSerializer,
     WorkflowEditSerializer,
-    WorkflowLaunchSerializer,
     WorkflowPublishSerializer,
     WorkflowQuery,
     WorkflowSerializer,
@@ -308,43 +302,6 @@ class WorkflowVersionEndpoint(WorkflowEndpoints):
     )
     def get(self, request: Request, workspace: str, workflow: int, number: int) -> Response:
         return Response(version_shown(self.version(self.workflow(workflow), number)))
-
-
-class WorkflowRunEndpoint(WorkflowEndpoints):
-    @operation(
-        "run_workflow",
-        "Run a workflow",
-        permission=Permission.RUN,
-        body=WorkflowLaunchSerializer,
-        answers={201: StartedSerializer},
-        example={
-            "parameters": {"since": "2025-11-19"},
-            "priority": "high",
-            "remarks": "after the repair",
-        },
-        shows=STARTED,
-    )
-    def post(self, request: Request, workspace: str, workflow: int) -> Response:
-        """A published version, now. Every fault names its node."""
-        data, row = self.body(), self.workflow(workflow)
-        if "version" in data:
-            version = self.version(row, data["version"])
-        elif row.published_id is None:
-            raise Invalid(f"workflow {row.name!r} is not published; publish it, then run it")
-        else:
-            version = row.versions.select_related("workflow").get(pk=row.published_id)
-        runs = launch(
-            version,
-            cycles=[timezone.now()],
-            trigger=Trigger.API,
-            by=request.user,
-            queue=queue_named(self.workspace, data["queue"]),
-            priority=data["priority"],
-            parameters=data["parameters"],
-            remarks=data["remarks"],
-            overlap=Overlap(data["overlap"]) if data["overlap"] else None,
-        )
-        return Response({"runs": [run.pk for run in runs]}, status=201)
 
 
 def version_shown(version: WorkflowVersion) -> Any:

@@ -91,6 +91,33 @@ def publish(
     return version
 
 
+def drafted(workflow: Workflow, *, user: User | None = None) -> WorkflowVersion:
+    """The draft as a version without a number, not saved: to be looked at, or run for debugging.
+
+    What is wrong with its nodes, launching says. Raises Invalid where its graph is none.
+    """
+    graph = freeze(workflow)
+    names = [node["name"] for node in graph["nodes"]]
+    if faults := graph_faults(names, [(up, down) for up, down in graph["edges"]]):
+        raise Invalid([FieldFault(fault.node, fault.message) for fault in faults])
+    return WorkflowVersion(
+        workflow=workflow, graph=graph, digest=digest(_what_runs(graph)), created_by=user
+    )
+
+
+@transaction.atomic
+def draft_version(workflow: Workflow, *, user: User | None) -> WorkflowVersion:
+    """The draft frozen for one run, without a number; what is published stays what it is.
+
+    Raises Invalid where its graph is none.
+    """
+    # No edit is half in it.
+    workflow = Workflow.objects.select_for_update(no_key=True).get(pk=workflow.pk)
+    version = drafted(workflow, user=user)
+    version.save()
+    return version
+
+
 def draft_differs(workflow: Workflow) -> bool:
     """Whether publishing the draft would make another version than the published one."""
     published = workflow.published
