@@ -7,7 +7,7 @@ from django.urls import include, path, re_path
 from apps.core.api import description, problems
 from apps.nodes import api as nodes
 from apps.notifications import api as notifications
-from apps.runs.api import logs, node_runs, outputs, runs
+from apps.runs.api import backfills, logs, node_runs, outputs, runs
 from apps.workflows.api import launching, schedules, workflows
 from apps.workspaces import api as workspaces
 
@@ -15,6 +15,7 @@ _job = "jobs/<int:job>"
 _workflow = "workflows/<int:workflow>"
 _run = "runs/<int:run>"
 _node = f"{_run}/nodes/<str:node>"
+_backfill = "backfills/<int:backfill>"
 _attempt = f"{_node}/attempts/<int:attempt>"
 
 in_workspace = [
@@ -50,6 +51,15 @@ in_workspace = [
     path(f"{_workflow}/schedule/points", schedules.SchedulePointsEndpoint.as_view()),
     path(f"{_workflow}/run", launching.WorkflowRunEndpoint.as_view()),
     path(f"{_workflow}/dry-run", launching.WorkflowDryRunEndpoint.as_view()),
+    path(f"{_workflow}/backfill", backfills.BackfillLaunchEndpoint.as_view()),
+    path(f"{_workflow}/backfill/preview", backfills.BackfillPreviewEndpoint.as_view()),
+    path("backfills", backfills.BackfillsEndpoint.as_view()),
+    path(f"{_backfill}", backfills.BackfillEndpoint.as_view()),
+    path(f"{_backfill}/cycles", backfills.BackfillCyclesEndpoint.as_view()),
+    path(f"{_backfill}/events", backfills.BackfillEventsEndpoint.as_view()),
+    path(f"{_backfill}/pause", backfills.BackfillPauseEndpoint.as_view()),
+    path(f"{_backfill}/resume", backfills.BackfillResumeEndpoint.as_view()),
+    path(f"{_backfill}/cancel", backfills.BackfillCancelEndpoint.as_view()),
     path("runs", runs.RunsEndpoint.as_view()),
     path("notification-rules", notifications.RulesEndpoint.as_view()),
     path("notification-rules/<int:rule>", notifications.RuleEndpoint.as_view()),

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from io import BytesIO
 from typing import Any
 from uuid import uuid4
@@ -25,6 +26,7 @@ from apps.nodes.services.files import put_file
 from apps.nodes.services.jobs import create_job, draft_version, publish_job
 from apps.runs.logs import log_of
 from apps.runs.models import Attempt, NodeRun, Output, Run
+from apps.runs.services.backfill import Asked, create_backfill
 from apps.runs.services.holding import hold
 from apps.runs.services.hot_path import Outcome, claim, finish
 from apps.runs.services.launch import launch
@@ -133,6 +135,7 @@ class World:
     hold: int
     incident: int
     rule: int
+    backfill: int
 
     def address(self, template: str) -> str:
         """`/api/v1/workspaces/{workspace}/…` with this world's names and ids."""
@@ -169,6 +172,7 @@ def world(name: str = "default") -> World:
     output = Output.objects.create(
         attempt=attempt, name="rows.csv", sha256=workspace.files.get().sha256, size=16
     )
+    day = Asked(first_date=date(2026, 1, 1), last_date=date(2026, 1, 1))
     return World(
         workspace=name,
         queue="nightly",
@@ -185,6 +189,7 @@ def world(name: str = "default") -> World:
         hold=hold(workspace, tag="team=nobody", user=None).pk,
         incident=factories.incident(flow, run_id=run.pk).pk,
         rule=factories.rule(workspace, "li@example.com", tag="team=nobody").pk,
+        backfill=create_backfill(flow, day, user=None).pk,
     )
 
 

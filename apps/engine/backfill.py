@@ -90,6 +90,23 @@ def standing(counts: Counts, *, paused: bool, cancelled: bool) -> Standing:
     return Standing.SUCCEEDED if counts.succeeded == counts.total else Standing.FAILED
 
 
+class Act(StrEnum):
+    """What a person may do to a backfill."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"  # of one that is cancelled: stop what still runs
+
+
+def acts(*, over: bool, paused: bool, cancelled: bool, stop_running: bool) -> list[Act]:
+    """What a person may do to it now."""
+    if over or (cancelled and stop_running):
+        return []
+    if cancelled:
+        return [Act.CANCEL]
+    return [Act.RESUME if paused else Act.PAUSE, Act.CANCEL]
+
+
 def pattern_of(timetable: Timetable | None, zone: ZoneInfo) -> Timetable:
     """The pattern that a backfill follows: a schedule's without its bounds, else every midnight.
 

@@ -130,7 +130,7 @@ class HoldStanding:
 class LaneStanding:
     """The lane in whose line a run stands."""
 
-    #: Runs at once; None: no limit.
+    #: Runs at once; None: no limit, 0: none starts for now.
     limit: int | None
     #: Runs that hold a place, the first few, and how many there are in all.
     holders: tuple[Thing, ...]
@@ -139,6 +139,8 @@ class LaneStanding:
     ahead: int
     #: It keeps the runs of one workflow apart.
     is_overlap: bool
+    #: Whose it is: "backfill 7".
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -473,6 +475,8 @@ def _gate(snapshot: Snapshot) -> tuple[Code, tuple[Part, ...]] | None:
 
 def _in_line(lane: LaneStanding, snapshot: Snapshot) -> tuple[Code, tuple[Part, ...]]:
     """Of a run: what its lane lacks."""
+    if lane.limit == 0:
+        return Code.RUN_IN_LANE, (f"waits until {lane.owner} is resumed",)
     if lane.limit is None or lane.holding < lane.limit:
         return _due("is about to leave its lane's line", snapshot)
     code, rule = Code.RUN_IN_LANE, f"at most {_count(lane.limit, 'run')} of its lane at once"

@@ -13,7 +13,7 @@ from django.db.models import ExpressionWrapper, Q
 from django.db.models.functions import Now
 from django.db.models.lookups import Exact
 
-from apps.engine.backfill import MOST_AT_ONCE, Order, Which
+from apps.engine.backfill import MOST_AT_ONCE, Act, Order, Which, acts
 from apps.engine.priority import Priority
 from apps.engine.retry import RetryPolicy, in_words
 from apps.engine.serving import read_names, serves
@@ -322,14 +322,20 @@ class Backfill(models.Model):
             models.Index(fields=["workflow", "-id"], name="backfill_by_workflow"),
             # The tick: what is to be fed?
             models.Index(fields=["id"], name="backfill_not_over", condition=Q(ended_at=None)),
-            # Whose end is news?
-            models.Index(
-                fields=["ended_at"], name="backfill_by_end", condition=Q(ended_at__isnull=False)
-            ),
         ]
 
     def __str__(self) -> str:
         return f"backfill {self.pk} of {self.workflow}"
+
+    @property
+    def acts(self) -> list[Act]:
+        """What a person may do to it now."""
+        return acts(
+            over=self.ended_at is not None,
+            paused=self.paused_at is not None,
+            cancelled=self.cancelled_at is not None,
+            stop_running=self.stop_running,
+        )
 
     @property
     def flow(self) -> int:

@@ -201,7 +201,7 @@ def _lane(run: Run) -> LaneStanding | None:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT l."limit", l.owner = %s, place.many, place.id, place.name,
+            SELECT l."limit", l.owner, place.many, place.id, place.name,
                    (SELECT count(*) FROM (SELECT FROM runs_run
                                            WHERE lane_id = l.id AND waits AND id < me.id
                                            LIMIT %s) AS earlier)
@@ -215,14 +215,15 @@ def _lane(run: Run) -> LaneStanding | None:
              WHERE me.id = %s AND me.waits
              ORDER BY place.id
             """,
-            [f"workflow {run.workflow_id}", AHEAD, HOLDERS, run.pk],
+            [AHEAD, HOLDERS, run.pk],
         )
         rows = cursor.fetchall()
     if not rows:
         return None
-    limit, is_overlap, holding, *_, ahead = rows[0]
+    limit, owner, holding, *_, ahead = rows[0]
     holders = tuple(_run(pk, name) for *_, pk, name, _ in rows if pk is not None)
-    return LaneStanding(limit, holders, holding or 0, ahead, is_overlap)
+    is_overlap = owner == f"workflow {run.workflow_id}"
+    return LaneStanding(limit, holders, holding or 0, ahead, is_overlap, owner)
 
 
 def _hold(row: WorkspaceHold) -> HoldStanding:

@@ -13,7 +13,8 @@ from apps.core.api.description import description
 from apps.engine.roles import Role
 from apps.engine.states import NodeState
 from apps.nodes.models import Job
-from apps.runs.models import Run
+from apps.runs.models import Backfill, Run
+from apps.runs.services.backfill import pause_backfill
 from apps.runs.services.hot_path import Outcome
 from apps.runs.services.pause import pause_run
 from apps.workflows.models import Workflow
@@ -137,6 +138,11 @@ def _failed(here: World) -> World:
     return replace(here, run=run.pk)
 
 
+def _paused_backfill(here: World) -> World:
+    pause_backfill(Backfill.objects.get(pk=here.backfill), user=None)
+    return here
+
+
 #: What must be so before an operation can be done.
 BEFORE: dict[str, Callable[[World], World]] = {
     "publish_job": _changed_job,
@@ -144,6 +150,7 @@ BEFORE: dict[str, Callable[[World], World]] = {
     "stop_run": _under_way,
     "pause_run": _under_way,
     "resume_run": _paused,
+    "resume_backfill": _paused_backfill,
     "set_node_run_to_success": _failed,
     "stop_node_run": _under_way,
     "rerun_run": _failed,

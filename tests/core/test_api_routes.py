@@ -43,6 +43,7 @@ W, PW, R, Q = (
 OP, S, VA = Permission.OPERATE, Permission.EDIT_SECRET, Permission.EDIT_VARIABLE
 _JOB, _FLOW, _RUN = "jobs/{job}", "workflows/{workflow}", "runs/{run}"
 _NODE = _RUN + "/nodes/{node}"
+_BACKFILL = "backfills/{backfill}"
 #: What each method of each address needs of the user's role, and of a token. Written by hand:
 #: what the code declares is compared with it, never taken for granted.
 RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
@@ -83,6 +84,15 @@ RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
     # A draft; what is published asks for R in the method.
     f"{_FLOW}/run": {"POST": (J, "run")},
     f"{_FLOW}/dry-run": {"POST": (V, "read")},
+    f"{_FLOW}/backfill": {"POST": (R, "run")},
+    f"{_FLOW}/backfill/preview": {"POST": (V, "read")},
+    "backfills": {"GET": (V, "read")},
+    _BACKFILL: {"GET": (V, "read")},
+    f"{_BACKFILL}/cycles": {"GET": (V, "read")},
+    f"{_BACKFILL}/events": {"GET": (V, "read")},
+    f"{_BACKFILL}/pause": {"POST": (OP, "run")},
+    f"{_BACKFILL}/resume": {"POST": (OP, "run")},
+    f"{_BACKFILL}/cancel": {"POST": (OP, "run")},
     "runs": {"GET": (V, "read")},
     _RUN: {"GET": (V, "read")},
     f"{_RUN}/events": {"GET": (V, "read")},

@@ -508,6 +508,13 @@ def test_a_retry_in_a_paused_run_names_the_pause_first():
             id="it is in a long line",
         ),
         pytest.param(
+            snapshot(
+                node("a", 4), run=replace(RUN, lane=replace(LANE, limit=0, owner="backfill 7"))
+            ),
+            "[run 12 run 12 of etl] waits until backfill 7 is resumed.",
+            id="its lane is shut",
+        ),
+        pytest.param(
             snapshot(node("a", 4), run=replace(RUN, lane=replace(LANE, holding=3))),
             "[run 12 run 12 of etl] is about to leave its lane's line.",
             id="its lane has room",

@@ -11,12 +11,13 @@ from uuid import uuid4
 import pytest
 
 from apps.core.errors import Conflict, Invalid
-from apps.engine.backfill import Counts, Order, Standing, Which, standing
+from apps.engine.backfill import Counts, Order, Standing, Which
 from apps.engine.states import NodeState, RunState, Trigger
 from apps.nodes.models import Job
 from apps.nodes.services.jobs import publish_job, save_draft
 from apps.runs.models import Backfill, BackfillCycle, Lane, NodeRun, Run
 from apps.runs.services import feeding, sweep
+from apps.runs.services.anew import plan_anew, rerun_anew
 from apps.runs.services.backfill import (
     Asked,
     cancel_backfill,
@@ -26,11 +27,13 @@ from apps.runs.services.backfill import (
     resume_backfill,
 )
 from apps.runs.services.endings import run_ended
-from apps.runs.services.feeding import counts_of, feed
+from apps.runs.services.feeding import counts_of, feed, standing_of
 from apps.runs.services.hot_path import Outcome, claim, finish
 from apps.runs.services.launch import launch
 from apps.runs.services.prune import prune
-from apps.runs.services.rerun import rerun_failed, to_repeat
+from apps.runs.services.rerun import failed_scope, rerun_failed, rerun_nodes, to_repeat
+from apps.runs.services.success import set_success
+from apps.runs.waiting import waiting_of
 from apps.workflows.models import Workflow
 from apps.workflows.services.drafting import delete_workflow
 from apps.workspaces.models import ResourceQueue
@@ -76,11 +79,7 @@ def counts(backfill: Backfill) -> Counts:
 
 def stands(backfill: Backfill) -> Standing:
     backfill.refresh_from_db()
-    return standing(
-        counts(backfill),
-        paused=backfill.paused_at is not None,
-        cancelled=backfill.cancelled_at is not None,
-    )
+    return standing_of(backfill, counts(backfill))
 
 
 def work(outcome: Outcome | Callable[[int], Outcome] = SUCCEEDED, times: int = 1000) -> list[int]:
@@ -251,6 +250,9 @@ def test_pause_lets_what_runs_go_on_and_nothing_else_start_until_it_is_resumed()
     sweep.tick()
     assert work() == []
     assert stands(backfill) == Standing.PAUSED
+    waits = waiting_of(Run.objects.filter(waits=True).order_by("pk")[0]).run
+    assert waits is not None
+    assert waits.sentence.endswith(f"waits until backfill {backfill.pk} is resumed.")
     resume_backfill(backfill, user=None)
     with pytest.raises(Conflict, match="is not paused"):
         resume_backfill(backfill, user=None)
@@ -518,3 +520,43 @@ def test_forgotten_runs_are_counted_as_they_ended_and_never_run_again():
         0,
     )
     assert not Lane.objects.exists()
+
+
+def test_rerun_of_a_part_is_about_that_part_unless_another_node_is_named():
+    workflow = flow("a", "b", "c", **CHAIN)
+    asked = replace(WEEK, last_date=WEEK.first_date, node="b", downstream=True)
+    backfill = made(workflow, asked)
+    run = Run.objects.get()
+    assert to_repeat([run]) == set()
+    work(lambda day: FAILED)
+    run.refresh_from_db()
+    assert (run.state, failed_scope(run)) == (RunState.FAILED, ["b", "c"])
+
+    assert plan_anew(run).again == ["b", "c"]
+    again = rerun_anew(run, user=None)
+    work()
+    again.refresh_from_db()
+    assert (again.state, again.total) == (RunState.SUCCEEDED, 2)
+
+    rerun_failed(run, user=None)
+    work()
+    assert stands(backfill) == Standing.SUCCEEDED
+    # From here on the run is about what was left out of it, too.
+    rerun_nodes(run, ["a"], user=None)
+    work(lambda day: FAILED)
+    run.refresh_from_db()
+    assert (run.state, run.total) == (RunState.FAILED, 3)
+    set_success(run.nodes.get(key="a"), reason="loaded by hand", user=None)
+    assert stands(backfill) == Standing.SUCCEEDED
+
+
+def test_node_left_out_and_set_to_success_brings_back_nothing_that_ran():
+    workflow = flow("a", "b", "c", **CHAIN)
+    made(workflow, replace(WEEK, last_date=WEEK.first_date, node="b"))
+    work()
+    run = Run.objects.get()
+
+    set_success(run.nodes.get(key="c"), reason="by hand", user=None)
+
+    run.refresh_from_db()
+    assert (run.state, run.total, run.succeeded) == (RunState.SUCCEEDED, 2, 2)

@@ -20,6 +20,7 @@ from apps.runs.models import NodeRun, Run
 from apps.runs.services.launch import launch
 from apps.runs.services.moves import tell
 from apps.runs.services.rerun import shape_of
+from apps.runs.services.scope import left_out_of
 from apps.workflows.models import WorkflowVersion
 from apps.workspaces.models import ResourceQueue, User
 
@@ -75,6 +76,8 @@ class AnewPlan:
     passed_over: list[str]
     #: Nodes of the run that the version does not have.
     gone: list[str]
+    #: What the run is about, where that is not all of the graph.
+    part: list[str] | None = None
     #: Jobs of what runs that were published anew since.
     newer: list[Newer] = field(default_factory=list)
 
@@ -125,6 +128,7 @@ def rerun_anew(run: Run, part: Part = WHOLE, change: Change = SAME, *, user: Use
         keep=plan.kept,
         only=plan.again,
         versions=used,
+        part=plan.part,
     )
     note = f"rerun of run {run.pk}: {', '.join(plan.again)}"
     if plan.kept:
@@ -174,7 +178,8 @@ def _plan(run: Run, part: Part, change: Change) -> tuple[AnewPlan, WorkflowVersi
         for node in nodes
         if node.state == NodeState.SUCCEEDED and job_of.get(node.key) == node.job_version.job_id
     }
-    scope = _scope(graph, part, good, what)
+    out = left_out_of(run, nodes) & frozenset(graph.keys)
+    scope = _scope(graph, part, good, out, what)
     again = [key for key in graph.in_order if key in scope]
     if not again:
         raise Conflict(f"every node of run {run.pk} has succeeded; rerun the whole run instead")
@@ -189,6 +194,7 @@ def _plan(run: Run, part: Part, change: Change) -> tuple[AnewPlan, WorkflowVersi
             left_out=left_out,
             passed_over=[key for key in left_out if key in above],
             gone=[node.key for node in nodes if node.key not in graph.keys],
+            part=[key for key in graph.in_order if key not in out - scope] if out else None,
             newer=_newer(run, again, version),
         ),
         what,
@@ -196,12 +202,16 @@ def _plan(run: Run, part: Part, change: Change) -> tuple[AnewPlan, WorkflowVersi
 
 
 def _scope(
-    graph: Graph, part: Part, good: Mapping[str, Any], what: WorkflowVersion | JobVersion
+    graph: Graph,
+    part: Part,
+    good: Mapping[str, Any],
+    out: frozenset[str],
+    what: WorkflowVersion | JobVersion,
 ) -> frozenset[str]:
     if part.scope == "all":
-        return frozenset(graph.keys)
+        return frozenset(graph.keys) - out
     if part.scope == "failed":
-        return frozenset(graph.keys) - good.keys()
+        return frozenset(graph.keys) - out - good.keys()
     if part.node not in graph.keys:
         raise Invalid(f"{what} has no node {part.node!r}; name one of its nodes", "node")
     below = graph.below(part.node) if part.scope == "downstream" else frozenset()

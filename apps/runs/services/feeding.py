@@ -17,7 +17,7 @@ from django.db.models import BooleanField, Count, ExpressionWrapper, Q
 from django.db.models.functions import Now
 
 from apps.core.errors import Conflict, Invalid
-from apps.engine.backfill import Counts
+from apps.engine.backfill import Counts, Standing, standing
 from apps.engine.states import Hold, RunState, Trigger
 from apps.nodes.models import JobVersion
 from apps.runs.models import Backfill, BackfillCycle, BackfillEvent, Lane, Run
@@ -89,6 +89,14 @@ _WORDS = {
     RunState.STOPPED: "stopped",
     "": "stopped",  # its run is gone with no word of how it ended: it did not succeed
 }
+
+
+def standing_of(backfill: Backfill, counts: Counts) -> Standing:
+    return standing(
+        counts,
+        paused=backfill.paused_at is not None,
+        cancelled=backfill.cancelled_at is not None,
+    )
 
 
 def stop_rest(backfill_id: int) -> None:

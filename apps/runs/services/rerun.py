@@ -24,7 +24,14 @@ from apps.runs.models import NodeRun, Run
 from apps.runs.services.advance import recount
 from apps.runs.services.holding import await_launches
 from apps.runs.services.moves import admit, move_all, reopen, tell
-from apps.runs.services.scope import keep_scope, lock_nodes, scope_of, states_of
+from apps.runs.services.scope import (
+    count_in,
+    keep_scope,
+    left_out_of,
+    lock_nodes,
+    scope_of,
+    states_of,
+)
 from apps.workflows.models import WorkflowVersion
 from apps.workspaces.models import User
 
@@ -47,7 +54,8 @@ def failed_scope(run: Run) -> list[str]:
     """
     run, nodes = Run.objects.get(pk=run.pk), list(run.nodes.order_by("pk"))
     alive = frozenset() if run.ended_at else scope_of(nodes).alive(states_of(nodes))
-    found = [node for node in nodes if node.state != NodeState.SUCCEEDED and node.key not in alive]
+    sound = alive | left_out_of(run, nodes)
+    found = [node for node in nodes if node.state != NodeState.SUCCEEDED and node.key not in sound]
     if not found:
         raise Conflict(
             f"no node of run {run.pk} has failed, or was stopped; there is nothing to repeat"
@@ -69,8 +77,10 @@ def to_repeat(runs: Iterable[Run]) -> set[int]:
         elif not run.ended_at:
             sound.append(run.pk)
     if sound:
-        left_out = NodeRun.objects.filter(run__in=sound, state=NodeState.PENDING, outside=True)
-        found.update(left_out.values_list("run", flat=True).distinct())
+        rows = NodeRun.objects.filter(run__in=sound, state=NodeState.PENDING, outside=True)
+        # What its launch left out of the run of a part does not count.
+        rows = rows.exclude(attempt=0, run__backfill_cycle__backfill__node__gt="")
+        found.update(rows.values_list("run", flat=True).distinct())
     return found
 
 
@@ -154,7 +164,9 @@ def rerun_nodes(run: Run, scope: Collection[str], *, user: User | None) -> list[
     NodeRun.objects.filter(pk__in=[node.pk for node in chosen]).update(
         failures=0, losses=0, forced=False, kept_from=None
     )
+    were_out = left_out_of(run, nodes)
     keep_scope(nodes, after)
+    count_in(run, nodes, were_out)
     ended = [node for node in chosen if node.state in ENDED]
     # The run stands open until its nodes are counted: the move alone might end it too early.
     Run.objects.filter(pk=run.pk).update(open=F("open") + 1)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+
+from django.db.models import F
 
 from apps.engine.scope import Scope
 from apps.engine.states import NodeState
-from apps.runs.models import NodeRun
+from apps.runs.models import NodeRun, Run
 
 
 def lock_nodes(run_id: int) -> list[NodeRun]:
@@ -27,6 +29,28 @@ def scope_of(nodes: Sequence[NodeRun]) -> Scope:
         frozenset(node.key for node in nodes if not node.outside),
         frozenset((node.key, key_of[pk]) for node in nodes for pk in node.down),
     )
+
+
+def left_out_of(run: Run, nodes: Sequence[NodeRun]) -> frozenset[str]:
+    """Of all nodes of a run those that its launch left out and nobody has run since.
+
+    The run is about the others alone: its `total` does not count these.
+    """
+    if run.total >= len(nodes):
+        return frozenset()
+    return frozenset(
+        node.key
+        for node in nodes
+        if node.outside and node.state == NodeState.PENDING and not node.attempt
+    )
+
+
+def count_in(run: Run, nodes: Sequence[NodeRun], were_out: Collection[str]) -> None:
+    """Let a locked run be about those nodes, too, that were left out and run now or have
+    succeeded."""
+    here = [node for node in nodes if not node.outside or node.state == NodeState.SUCCEEDED]
+    if added := sum(node.key in were_out for node in here):
+        Run.objects.filter(pk=run.pk).update(total=F("total") + added)
 
 
 def keep_scope(nodes: Sequence[NodeRun], scope: Scope) -> None:

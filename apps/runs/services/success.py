@@ -12,7 +12,14 @@ from apps.runs.services.advance import recount
 from apps.runs.services.holding import await_launches
 from apps.runs.services.moves import admit, close, move_all, reopen
 from apps.runs.services.rerun import graph_of
-from apps.runs.services.scope import keep_scope, lock_nodes, scope_of, states_of
+from apps.runs.services.scope import (
+    count_in,
+    keep_scope,
+    left_out_of,
+    lock_nodes,
+    scope_of,
+    states_of,
+)
 from apps.workspaces.models import User
 
 
@@ -40,6 +47,7 @@ def set_success(node_run: NodeRun, *, reason: str, user: User | None) -> None:
         raise Conflict(f"run {run.pk} is being ended; set nodes to success once it is over")
     # What a stop or a cut-off held back may go on: that is what was asked for.
     reopen(run, user=user)
+    were_out = left_out_of(run, nodes)
     keep_scope(nodes, scope_of(nodes).done(graph_of(run), states_of(nodes), node.key))
     # The run stands open until its nodes are counted: the move alone might end it too early.
     Run.objects.filter(pk=run.pk).update(open=F("open") + 1)
@@ -52,6 +60,7 @@ def set_success(node_run: NodeRun, *, reason: str, user: User | None) -> None:
         forced=True,
     )
     node.state = NodeState.SUCCEEDED
+    count_in(run, nodes, were_out)
     recount(run, nodes)
     admit(run.pk)
     close(run.pk)
