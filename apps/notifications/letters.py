@@ -22,6 +22,8 @@ from django.template.loader import render_to_string
 
 from apps.engine.states import Severity
 from apps.notifications.models import Delivery, Incident, Kind
+from apps.workflows.models import Workflow
+from apps.workspaces.models import Workspace
 
 #: Of a subject, in characters.
 MAX_SUBJECT = 150
@@ -74,6 +76,40 @@ def letter_recovered(incident: Incident) -> Letter:
     return _letter("recovered", f"Recovered: {incident.name}", incident)
 
 
+@dataclass(frozen=True)
+class Notice:
+    """What a letter says that has no template of its own."""
+
+    subject: str
+    #: A word for how it stands, and whether that is "bad", "good" or "plain".
+    word: str
+    tone: str
+    #: What it is about, and what there is to say of it in a sentence or two.
+    title: str
+    said: str
+    #: (name, what it is).
+    facts: Sequence[tuple[str, str]] = ()
+    #: Of a log.
+    line: str = ""
+    #: (words, path in the console), the most useful first.
+    links: Sequence[tuple[str, str]] = ()
+    #: Why this address gets it.
+    foot: str = ""
+
+
+def letter_of(notice: Notice, workspace: Workspace, workflow: Workflow) -> Letter:
+    """A letter about a workflow, with who looks after it."""
+    facts = [(name, value) for name, value in notice.facts if value]
+    context = {
+        "notice": notice,
+        "facts": facts,
+        "workflow": workflow,
+        "workspace": workspace.name,
+        "links": [(words, link) for words, path in notice.links if (link := link_to(path))],
+    }
+    return _rendered("notice", f"{notice.subject} [{workspace.name}]", context)
+
+
 def letter_test(workspace: str, by: str) -> Letter:
     """What the button sends."""
     context = {"workspace": workspace, "by": by, "to_console": link_to(f"/w/{workspace}/")}
@@ -86,7 +122,7 @@ def letter_digest(workspace: str, zone: str, held: Sequence[Delivery]) -> Letter
         {
             "subject": each.subject.removesuffix(f" [{workspace}]"),
             "why": why_of(each.incident) if each.incident and each.kind == Kind.OPENED else "",
-            "at": _local(each.created_at, zone),
+            "at": local(each.created_at, zone),
             "link": link_to(path_of_run(workspace, each.incident.run_id)) if each.incident else "",
         }
         for each in held[:MAX_TOLD]
@@ -116,8 +152,8 @@ def _letter(name: str, subject: str, incident: Incident) -> Letter:
         "workflow": incident.workflow,
         "description": incident.workflow.description,
         "zone": workspace.zone,
-        "opened_at": _local(incident.opened_at, workspace.zone),
-        "recovered_at": _local(incident.recovered_at, workspace.zone),
+        "opened_at": local(incident.opened_at, workspace.zone),
+        "recovered_at": local(incident.recovered_at, workspace.zone),
         "open_for": _lasted(incident),
         "to_run": link_to(path_of_run(workspace.name, incident.run_id)),
         "to_log": link_to(path_of_log(workspace.name, incident)) if incident.node_run_id else "",
@@ -146,7 +182,8 @@ def one_line(text: str) -> str:
     return text if len(text) <= MAX_SUBJECT else text[: MAX_SUBJECT - 1] + "…"
 
 
-def _local(at: datetime | None, zone: str) -> str:
+def local(at: datetime | None, zone: str) -> str:
+    """In the wall-clock time of a zone; "" for None."""
     return f"{at.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M:%S}" if at else ""
 
 

@@ -164,6 +164,7 @@ class FailedRun(models.Model):
 class Kind(StrEnum):
     OPENED = "opened"
     RECOVERED = "recovered"
+    BACKFILL = "backfill"  # its first failed cycle, its end
     TEST = "test"
     DIGEST = "digest"
 

@@ -322,6 +322,10 @@ class Backfill(models.Model):
             models.Index(fields=["workflow", "-id"], name="backfill_by_workflow"),
             # The tick: what is to be fed?
             models.Index(fields=["id"], name="backfill_not_over", condition=Q(ended_at=None)),
+            # Whose end is news?
+            models.Index(
+                fields=["ended_at"], name="backfill_by_end", condition=Q(ended_at__isnull=False)
+            ),
         ]
 
     def __str__(self) -> str:

@@ -12,13 +12,14 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Exists, F, Max, OuterRef
+from django.db.models import Exists, F, Max, OuterRef, Q, QuerySet
 from django.db.models.functions import Greatest, Now
 
 from apps.core.errors import Conflict
 from apps.engine.states import NodeState, RunState, Trigger
 from apps.notifications.letters import letter_opened, letter_recovered
 from apps.notifications.models import Delivery, FailedRun, Incident, Kind
+from apps.notifications.services.backfills import backfill_of, tell_failed_cycle
 from apps.notifications.services.outbox import post
 from apps.notifications.services.subscriptions import addresses_of
 from apps.runs.models import Attempt, NodeRun, Run, RunEvent
@@ -43,6 +44,8 @@ class _Failure:
 def note_failure(run_id: int) -> None:
     """Open an incident for a run's failures, or count the run in the one that is open.
 
+    A backfill's run does neither: the backfill tells of it.
+
     Safe to double: a failure that was counted is not counted again, recovered since or not.
     """
     rows = Run.objects.select_related("workspace", "workflow")
@@ -51,6 +54,9 @@ def note_failure(run_id: int) -> None:
     if run is None or run.workflow is None or failure is None:
         return  # it is forgotten, or runs again by now
     workflow = run.workflow
+    if run.trigger == Trigger.BACKFILL and (backfill := backfill_of(run)) is not None:
+        tell_failed_cycle(backfill, run, Incident(run_id=run.pk, **failure.first))
+        return
     Incident.objects.bulk_create(
         [
             Incident(
@@ -127,13 +133,22 @@ def line_in_log(attempt: Attempt) -> int | None:
 
 def recover() -> None:
     """End each open incident whose workflow has succeeded since, or is deleted."""
-    succeeded = Run.objects.filter(
-        workflow=OuterRef("workflow"), state=RunState.SUCCEEDED, ended_at__gt=OuterRef("failed_at")
-    ).exclude(trigger=Trigger.DEBUG)
+    mine = OuterRef(OuterRef(OuterRef("pk")))  # asked for within two more queries
+    succeeded = _recoveries(OuterRef("workflow"), OuterRef("failed_at"), mine)
     is_open = Incident.objects.filter(recovered_at=None)
     is_open.filter(workflow__deleted_at__isnull=False).update(recovered_at=Now())
     for pk in is_open.filter(Exists(succeeded)).order_by("pk").values_list("pk", flat=True)[:200]:
         _recover(pk)
+
+
+def _recoveries(workflow: Any, failed_at: Any, incident: Any) -> QuerySet[Run]:
+    """Runs that end an incident: a backfill's says nothing of today, unless it has run a cycle
+    that had failed."""
+    counted = FailedRun.objects.filter(incident=incident).values("run_id")
+    failed_cycles = Run.objects.filter(pk__in=counted).values("cycle")
+    runs = Run.objects.filter(workflow=workflow, state=RunState.SUCCEEDED, ended_at__gt=failed_at)
+    runs = runs.exclude(trigger=Trigger.DEBUG)
+    return runs.filter(~Q(trigger=Trigger.BACKFILL) | Q(cycle__in=failed_cycles))
 
 
 @transaction.atomic
@@ -144,10 +159,7 @@ def _recover(pk: int) -> None:
     if incident is None:
         return
     # Once more, now that no failure can be counted beside this.
-    runs = Run.objects.filter(
-        workflow=incident.workflow_id, state=RunState.SUCCEEDED, ended_at__gt=incident.failed_at
-    )
-    run = runs.exclude(trigger=Trigger.DEBUG).order_by("ended_at").first()
+    run = _recoveries(incident.workflow_id, incident.failed_at, pk).order_by("ended_at").first()
     if run is None:
         return
     incident.recovered_at, incident.recovered_by = run.ended_at, run.pk

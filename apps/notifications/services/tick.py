@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db.models.functions import Now
 
 from apps.notifications.models import Delivery, DeliveryStatus, Incident
+from apps.notifications.services.backfills import tell_ends
 from apps.notifications.services.incidents import recover
 from apps.notifications.services.outbox import deliver, make_digests
 
@@ -28,6 +29,7 @@ def tick() -> None:
         return
     try:
         recover()
+        tell_ends()
         make_digests()
         deliver()
     finally:

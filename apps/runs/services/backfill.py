@@ -42,7 +42,7 @@ from apps.nodes.models import JobVersion
 from apps.runs.models import Backfill, BackfillCycle, Lane, Run
 from apps.runs.services.feeding import feed, hold_back, stop_rest, tell
 from apps.runs.services.lanes import fill
-from apps.runs.services.launch import versions_now
+from apps.runs.services.planning import versions_now
 from apps.runs.services.rerun import shape_of
 from apps.runs.services.scheduling import Clock, database_clock
 from apps.workflows.clock import zone_of

@@ -23,7 +23,7 @@ from apps.nodes.kinds.fields import Spec
 from apps.nodes.kinds.registry import UnknownKind, kind
 from apps.nodes.models import JobVersion
 from apps.nodes.services.files import open_blob
-from apps.runs.services.launch import Chosen, choices
+from apps.runs.services.planning import Chosen, choices
 from apps.runs.services.prepare import (
     JobFacts,
     Prepared,

@@ -4,63 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from django.db import connection, transaction
 
-from apps.core.errors import Conflict, FieldFault, Invalid
-from apps.engine.graph import Graph, above
+from apps.core.errors import Conflict
 from apps.engine.priority import Priority
 from apps.engine.states import Hold, NodeState, Overlap, RunState, Trigger
 from apps.nodes.kinds.base import Given
-from apps.nodes.kinds.registry import kind as kind_named
 from apps.nodes.models import Job, JobVersion
-from apps.nodes.services.variables import variable_faults
 from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import Lane, NodeRun, Run, RunEvent
 from apps.runs.services.endings import check_hooks, told_of_failures
 from apps.runs.services.holding import held_note
 from apps.runs.services.hot_path import call
 from apps.runs.services.lanes import earlier_of, fill, lane_of, lock
+from apps.runs.services.planning import Plan, PlannedNode, plan_of_job, plan_of_workflow
 from apps.workflows.clock import zone_of
-from apps.workflows.models import POLICIES, Workflow, WorkflowVersion
-from apps.workflows.services.publishing import LATER, whole
+from apps.workflows.models import Workflow, WorkflowVersion
+from apps.workflows.services.publishing import whole
 from apps.workspaces.models import ResourceQueue, User
 from apps.workspaces.selectors import holds_on_tags
 from apps.workspaces.variables import variables_of
-
-
-@dataclass(frozen=True)
-class _Node:
-    """One node as it will stand in every run of a launch."""
-
-    key: str
-    version: JobVersion
-    queue: ResourceQueue
-    demand: int
-    #: Columns of its rows: the policies and the timeout.
-    columns: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What a node of a version would run with now, and all that keeps it from being started."""
-
-    key: str
-    job: Job | None
-    version: JobVersion | None
-    queue: ResourceQueue | None
-    node: _Node | None
-    faults: tuple[FieldFault, ...]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    nodes: tuple[_Node, ...]  # in the graph's order
-    graph: Graph
 
 
 @transaction.atomic
@@ -122,7 +88,7 @@ def launch(
             raise Conflict(f"workflow {owner.name!r} was deleted; its runs can only be read")
         settings = whole(what.graph)["settings"]
         given = Given(variables_of(owner.workspace_id), settings["variables"], run=parameters or {})
-        plan = _plan_of_workflow(what, trigger, queue, priority, versions or {}, given)
+        plan = plan_of_workflow(what, trigger, queue, priority, versions or {}, given)
         lane = _overlapping(owner, settings, cycles, trigger, lane, overlap)
         earlier = earlier_of(owner.pk, cycles)
         columns = {
@@ -141,7 +107,7 @@ def launch(
     else:
         owner = what.job
         given = Given(variables_of(owner.workspace_id), run=parameters or {})
-        plan = _plan_of_job(what, trigger, queue, priority, given)
+        plan = plan_of_job(what, trigger, queue, priority, given)
         # Flows of jobs and of workflows meet in one queue: negative ids keep them apart.
         columns = {"job": owner, "name": owner.path, "flow": -owner.pk}
         columns["zone"] = zone_of({}, owner.workspace.zone)
@@ -215,25 +181,6 @@ class Skipped(Conflict):
         self.run = run
 
 
-def versions_now(
-    version: WorkflowVersion,
-    *,
-    trigger: Trigger,
-    queue: ResourceQueue | None = None,
-    parameters: Mapping[str, str] | None = None,
-) -> dict[str, JobVersion]:
-    """The job version that a launch would take for each node now, in the graph's order.
-
-    Raises as `launch` does.
-    """
-    settings = whole(version.graph)["settings"]
-    given = Given(
-        variables_of(version.workflow.workspace_id), settings["variables"], run=parameters or {}
-    )
-    plan = _plan_of_workflow(version, trigger, queue, None, {}, given)
-    return {node.key: node.version for node in plan.nodes}
-
-
 def _overlapping(
     workflow: Workflow,
     settings: Mapping[str, Any],
@@ -268,7 +215,7 @@ def _overlapping(
     return lane_of(workflow.workspace_id, f"workflow {workflow.pk}", limit=limit)
 
 
-def _hold_queues(plan: _Plan, queue: ResourceQueue | None) -> None:
+def _hold_queues(plan: Plan, queue: ResourceQueue | None) -> None:
     """See to it that no queue is deleted before this transaction ends; nobody else waits for it.
 
     Raises Conflict if one has just been.
@@ -287,152 +234,8 @@ def _hold_queues(plan: _Plan, queue: ResourceQueue | None) -> None:
         raise Conflict(f"queue {name!r} was deleted meanwhile; choose another")
 
 
-def _plan_of_workflow(
-    version: WorkflowVersion,
-    trigger: Trigger,
-    override: ResourceQueue | None,
-    priority: Priority | None,
-    versions: Mapping[str, JobVersion],
-    given: Given,
-) -> _Plan:
-    # A version that was published without parameters is as it was then; what a job brought since,
-    # its node says.
-    judged = bool(given.run) or version.number is None
-    found = choices(version, trigger, override, priority, versions, given, judged=judged)
-    if faults := [fault for each in found for fault in each.faults]:
-        raise Invalid(faults)
-    nodes = {each.key: each.node for each in found if each.node is not None}
-    edges = [(a, b) for a, b in version.graph["edges"]]
-    shape = Graph.build([each.key for each in found], edges)
-    return _Plan(tuple(nodes[key] for key in shape.in_order), shape)
-
-
-def choices(
-    version: WorkflowVersion,
-    trigger: Trigger,
-    override: ResourceQueue | None,
-    priority: Priority | None,
-    versions: Mapping[str, JobVersion],
-    given: Given,
-    *,
-    judged: bool,
-) -> list[Chosen]:
-    """What each node of a version would run with, in the order of its graph's nodes.
-
-    The arguments are those of `launch`; `judged`: names of variables that nobody defines are
-    faults as well.
-    """
-    graph = whole(version.graph)
-    settings = graph["settings"]
-    jobs = {
-        job.pk: job
-        for job in Job.objects.filter(
-            pk__in={node["job"] for node in graph["nodes"]}
-        ).select_related("published", "published__job")
-    }
-    pinned = {
-        (pin.job_id, pin.number): pin
-        for pin in JobVersion.objects.select_related("job").filter(
-            job__in=jobs, number__in={n["job_version_number"] for n in graph["nodes"]} - {None}
-        )
-    }
-    queues = ResourceQueue.objects.filter(workspace=version.workflow.workspace_id).in_bulk()
-    found: list[Chosen] = []
-    for node in graph["nodes"]:
-        key = node["name"]
-        job, number = jobs.get(node["job"]), node["job_version_number"]
-        job_version = None
-        if job is not None:
-            job_version = pinned.get((job.pk, number)) if number else job.published
-            job_version = versions.get(key, job_version)
-        if job_version is None:
-            what = f"job {job.path!r}" if job else "its job"
-            fault = FieldFault(key, f"node {key!r}: {what} is not published; publish it")
-            found.append(Chosen(key, job, None, None, None, (fault,)))
-            continue
-        queue_id = node["queue"] or settings["queue"] or job_version.queue_id
-        queue = override or queues.get(queue_id)
-        made = _node(
-            key,
-            job_version,
-            queue,
-            trigger,
-            {name: _own(node[name], settings[name]) for name in POLICIES}
-            | {"timeout_seconds": node["timeout_seconds"]},
-            priority,
-        )
-        faults: list[FieldFault] = []
-        if judged:
-            own = replace(given, node=node["variables"])
-            wrong = variable_faults(job_version, own, partial(above, graph["edges"], key))
-            faults += [FieldFault(key, f"node {key!r}: {each}") for each in wrong]
-        if isinstance(made, FieldFault):
-            found.append(Chosen(key, job, job_version, queue, None, (*faults, made)))
-        else:
-            found.append(Chosen(key, job, job_version, queue, made, tuple(faults)))
-    return found
-
-
-def _plan_of_job(
-    version: JobVersion,
-    trigger: Trigger,
-    override: ResourceQueue | None,
-    priority: Priority | None,
-    given: Given,
-) -> _Plan:
-    if wrong := variable_faults(version, given):
-        raise Invalid([FieldFault(fault.field, str(fault)) for fault in wrong])
-    queue = override or version.queue
-    columns = {**LATER, "retries": 0, "retry_interval_seconds": 60, "timeout_seconds": None}
-    found = _node(version.job.name, version, queue, trigger, columns, priority)
-    if isinstance(found, FieldFault):
-        raise Invalid([found])
-    return _Plan((found,), Graph((found.key,), frozenset()))
-
-
-def _own(value: Any, inherited: Any) -> Any:
-    """A value set on the node stays, 0 too; None follows the workflow."""
-    return inherited if value is None else value
-
-
-def _node(
-    key: str,
-    version: JobVersion,
-    queue: ResourceQueue | None,
-    trigger: Trigger,
-    columns: dict[str, Any],
-    priority: Priority | None,
-) -> _Node | FieldFault:
-    if queue is None:
-        return FieldFault(key, f"node {key!r} has no resource queue; choose one")
-    fault = queue_fault(queue, trigger)
-    if fault:
-        return FieldFault(key, f"node {key!r}: {fault}")
-    demand = kind_named(version.kind).demand(version.spec, queue.spark_master)
-    if demand > queue.capacity:
-        return FieldFault(
-            key,
-            f"node {key!r} asks for {demand / 1000:g} CU, and queue {queue.name!r} has "
-            f"{queue.capacity / 1000:g} in all; ask for less or raise the queue's capacity",
-        )
-    level = columns["priority"] if priority is None else priority
-    return _Node(key, version, queue, demand, {**columns, "priority": level, "level": level})
-
-
-def queue_fault(queue: ResourceQueue, trigger: Trigger) -> str:
-    """Why this trigger may not use this queue; "" if it may.
-
-    Debug runs belong into development queues, all others into production ones.
-    """
-    if trigger is Trigger.DEBUG and not queue.development:
-        return f"queue {queue.name!r} is not a development queue; debug runs need one"
-    if trigger is not Trigger.DEBUG and not queue.production:
-        return f"queue {queue.name!r} is not a production queue; choose one that is"
-    return ""
-
-
 def _node_runs(
-    plan: _Plan, runs: Sequence[Run], kept: Mapping[str, NodeRun], again: Set[str]
+    plan: Plan, runs: Sequence[Run], kept: Mapping[str, NodeRun], again: Set[str]
 ) -> list[NodeRun]:
     """The rows of every run, their ids in the graph's order: a successor's is the greater."""
     with connection.cursor() as cursor:
@@ -468,7 +271,7 @@ def _node_runs(
     return rows
 
 
-def _kept(pk: int, run: Run, node: _Node, before: NodeRun) -> NodeRun:
+def _kept(pk: int, run: Run, node: PlannedNode, before: NodeRun) -> NodeRun:
     """A node that does not run again, since it succeeded before."""
     return NodeRun(
         pk=pk,
