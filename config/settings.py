@@ -15,6 +15,7 @@ import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
 from apps.core.home import Home
+from apps.core.reach import read_internal
 from apps.engine.serving import EVERY_BELL, bell_of, read_names
 
 
@@ -296,6 +297,11 @@ if SMTP_HOST and not re.fullmatch(r"[^@\s<>\"]+@[\w.-]+", MAIL_FROM, re.ASCII):
     )
 #: Mails that one address gets within an hour; what is over it comes in a digest.
 MAIL_PER_HOUR = _whole("RUNYARD_MAIL_PER_HOUR", 20, least=1)
+#: What webhooks and heartbeats may reach beside the public internet.
+try:
+    INTERNAL_RECEIVERS = read_internal(os.environ.get("RUNYARD_INTERNAL_RECEIVERS", ""))
+except ValueError as error:
+    raise ImproperlyConfigured(f"RUNYARD_INTERNAL_RECEIVERS: {error}") from None
 
 LOGGING = {
     "version": 1,

@@ -136,6 +136,7 @@ class World:
     incident: int
     rule: int
     backfill: int
+    channel: str
 
     def address(self, template: str) -> str:
         """`/api/v1/workspaces/{workspace}/…` with this world's names and ids."""
@@ -190,6 +191,7 @@ def world(name: str = "default") -> World:
         incident=factories.incident(flow, run_id=run.pk).pk,
         rule=factories.rule(workspace, "li@example.com", tag="team=nobody").pk,
         backfill=create_backfill(flow, day, user=None).pk,
+        channel=factories.channel("ops", name).name,
     )
 
 

@@ -11,7 +11,8 @@ from apps.engine.states import Trigger
 from apps.nodes.models import Job
 from apps.nodes.services.jobs import create_job, publish_job
 from apps.notifications.letters import letter_test
-from apps.notifications.models import Delivery, Incident, Kind, Rule
+from apps.notifications.models import Channel, Delivery, Incident, Kind, Rule
+from apps.notifications.services.channels import set_channel
 from apps.notifications.services.outbox import post
 from apps.notifications.services.rules import make_rule, read_match
 from apps.runs.models import Run
@@ -93,6 +94,11 @@ def incident(workflow: Workflow, *, run_id: int = 1) -> Incident:
 def rule(workspace: Workspace, *addresses: str, **conditions: str) -> Rule:
     """A rule that tells these addresses."""
     return make_rule(workspace, read_match(**conditions), addresses, user=None)
+
+
+def channel(name: str = "ops", place: str = "default") -> Channel:
+    """A channel of mail addresses."""
+    return set_channel(workspace(place), name, kind="mail", addresses="maya@example.com", user=None)
 
 
 def mail(address: str = "maya@example.com") -> Delivery:

@@ -1,4 +1,4 @@
-"""E-mail addresses: what may be one."""
+"""Whom a message may be for: an e-mail address, or `channel:` and a channel's name."""
 
 from __future__ import annotations
 
@@ -16,10 +16,30 @@ MAX_ADDRESSES = 20
 #: be made of it.
 _PLAIN = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.-]+")
 _looks_right = EmailValidator()
+#: What a channel's name has before it where an address may stand.
+CHANNEL = "channel:"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+def channel_in(address: str) -> str:
+    """The name of the channel that it means; "" where it is a mail address."""
+    return address.removeprefix(CHANNEL) if address.startswith(CHANNEL) else ""
+
+
+def name_fault(name: str) -> str:
+    """Why this can be no channel's name; "" if it can."""
+    if _NAME.fullmatch(name):
+        return ""
+    return (
+        f"{name[:80]!r} is no name of a channel; use 1 to 64 small letters, digits, '-' and '_', "
+        "a letter or digit first"
+    )
 
 
 def address_fault(text: str) -> str:
-    """Why this is no address that mail can go to; "" if it is one."""
+    """Why this is no address that a message can go to; "" if it is one."""
+    if text.startswith(CHANNEL):
+        return name_fault(channel_in(text))
     try:
         _looks_right(text)
     except ValidationError:
@@ -33,9 +53,11 @@ def check_addresses(addresses: Sequence[str], field: str = "addresses") -> list[
     """Addresses as they are kept: each once, in the order given.
 
     Two that differ in upper and lower case alone are one. Raises Invalid with every fault.
+    Whether there is a channel, `services.channels.check_channels` says.
     """
-    kept = {each.strip().lower(): each.strip() for each in reversed(addresses)}
-    found = [kept[key] for key in dict.fromkeys(each.strip().lower() for each in addresses)]
+    read = [_as_kept(each.strip()) for each in addresses]
+    kept = {each.lower(): each for each in reversed(read)}
+    found = [kept[key] for key in dict.fromkeys(each.lower() for each in read)]
     faults = [FieldFault(field, fault) for each in found if (fault := address_fault(each))]
     if len(found) > MAX_ADDRESSES:
         faults.append(
@@ -48,6 +70,10 @@ def check_addresses(addresses: Sequence[str], field: str = "addresses") -> list[
     if faults:
         raise Invalid(faults)
     return found
+
+
+def _as_kept(text: str) -> str:
+    return text.lower() if text.lower().startswith(CHANNEL) else text
 
 
 def read_addresses(text: str, field: str = "addresses") -> list[str]:

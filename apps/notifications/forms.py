@@ -6,11 +6,13 @@ from django import forms
 
 from apps.core.forms import Form
 from apps.engine.states import Severity
-from apps.notifications.models import Rule
+from apps.notifications.models import Channel, ChannelKind, Rule
 from apps.notifications.services.rules import Match, read_match
 from apps.notifications.services.subscriptions import own_addresses
+from apps.notifications.webhook import new_secret
 from apps.workflows.models import Workflow
 from apps.workflows.services.ownership import MAX_OWNER
+from apps.workspaces.forms import Unshown
 
 
 class AddressesForm(Form):
@@ -23,10 +25,11 @@ class AddressesForm(Form):
         required=False,
         max_length=10_000,
         label="Failure notification",
-        help_text="E-mail addresses, by commas. One mail when the workflow begins to fail, one "
-        "when it has recovered. They count at once and are in no version.",
+        help_text="E-mail addresses and channels (as channel:ops), by commas. One message when the "
+        "workflow begins to fail, one when it has recovered. They count at once and are in no "
+        "version. Where nobody is named, the workspace's default channel is told.",
         widget=forms.TextInput(
-            {"inputmode": "email", "autocomplete": "off", "placeholder": "nobody is told"}
+            {"autocomplete": "off", "placeholder": "the default channel, if there is one"}
         ),
     )
 
@@ -86,3 +89,71 @@ class TestMessageForm(Form):
         label="Send to",
         widget=forms.TextInput({"inputmode": "email", "placeholder": "name@example.com"}),
     )
+
+
+class ChannelForm(Form):
+    """One channel; `kind` says which of its fields there are."""
+
+    name = forms.CharField(
+        max_length=64,
+        help_text="Workflows name it as channel:ops.",
+        widget=forms.TextInput(
+            {"class": "oc-code-line", "autocomplete": "off", "placeholder": "ops"}
+        ),
+    )
+    addresses = forms.CharField(
+        required=False,
+        max_length=10_000,
+        label="E-mail addresses",
+        help_text="By commas.",
+        widget=forms.TextInput({"autocomplete": "off", "placeholder": "data-team@example.com"}),
+    )
+    url = forms.CharField(
+        required=False,
+        strip=True,
+        max_length=2_000,
+        label="URL",
+        widget=Unshown({"class": "oc-unshown", "rows": 2, "autocomplete": "off"}),
+    )
+    secret = forms.CharField(
+        required=False,
+        max_length=200,
+        widget=forms.TextInput({"class": "oc-code-line", "autocomplete": "off"}),
+    )
+    is_default = forms.BooleanField(
+        required=False,
+        label="Default channel: told of workflows that name nobody",
+    )
+
+    def __init__(self, kind: str, row: Channel | None, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        kept = " Not shown again, to anybody." if row is None else " Empty: it stays as it is."
+        if kind == ChannelKind.MAIL:
+            del self.fields["url"]
+        else:
+            del self.fields["addresses"]
+            self.fields["url"].required = row is None
+        if kind != ChannelKind.WEBHOOK:
+            del self.fields["secret"]
+        if kind == ChannelKind.WEBHOOK:
+            self.fields["url"].help_text = f"Each message is posted there as JSON.{kept}"
+            self.fields["secret"].help_text = (
+                "What the receiver checks the signature with. Copy it now: it is not shown again."
+                if row is None
+                else "Empty: it stays as it is."
+            )
+            if row is None:
+                self.initial.setdefault("secret", new_secret())
+        if kind == ChannelKind.APPRISE:
+            self.fields["url"].help_text = (
+                "As apprise has it: slack://…, msteams://…, dingtalk://…, feishu://…, "
+                f"pagerduty://….{kept}"
+            )
+        if row is not None:
+            self.fields["name"].disabled = True
+            self.fields["name"].help_text = "A channel's name stays: workflows name it."
+
+    @staticmethod
+    def values_of(row: Channel) -> dict[str, object]:
+        values = {"name": row.name, "is_default": row.is_default}
+        return values | ({"addresses": row.address} if row.kind == ChannelKind.MAIL else {})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -37,6 +37,8 @@ class Letter:
     subject: str
     text: str
     html: str
+    #: The same for programs, in what JSON has.
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def link_to(path: str) -> str:
@@ -100,14 +102,28 @@ class Notice:
 def letter_of(notice: Notice, workspace: Workspace, workflow: Workflow) -> Letter:
     """A letter about a workflow, with who looks after it."""
     facts = [(name, value) for name, value in notice.facts if value]
+    links = [(words, link) for words, path in notice.links if (link := link_to(path))]
     context = {
         "notice": notice,
         "facts": facts,
         "workflow": workflow,
         "workspace": workspace.name,
-        "links": [(words, link) for words, path in notice.links if (link := link_to(path))],
+        "links": links,
     }
-    return _rendered("notice", f"{notice.subject} [{workspace.name}]", context)
+    letter = _rendered("notice", f"{notice.subject} [{workspace.name}]", context)
+    told = {
+        "workflow": workflow.pk,
+        "name": workflow.name,
+        "owner": workflow.owner,
+        "severity": workflow.severity,
+        "runbook": workflow.runbook,
+        "title": notice.title,
+        "said": notice.said,
+        "error_line": notice.line,
+        "facts": dict(facts),
+        "links": dict(links),
+    }
+    return replace(letter, facts=told)
 
 
 def letter_test(workspace: str, by: str) -> Letter:
@@ -136,7 +152,8 @@ def letter_digest(workspace: str, zone: str, held: Sequence[Delivery]) -> Letter
         "zone": zone,
         "to_incidents": link_to(path_of_incidents(workspace)),
     }
-    return _rendered("digest", f"{len(held)} more notifications [{workspace}]", context)
+    letter = _rendered("digest", f"{len(held)} more notifications [{workspace}]", context)
+    return replace(letter, facts={"count": len(held), "told": told})
 
 
 def why_of(incident: Incident) -> str:
@@ -162,7 +179,35 @@ def _letter(name: str, subject: str, incident: Incident) -> Letter:
         else "",
         "to_incidents": link_to(path_of_incidents(workspace.name)),
     }
-    return _rendered(name, f"{subject} [{workspace.name}]", context)
+    letter = _rendered(name, f"{subject} [{workspace.name}]", context)
+    return replace(letter, facts=_facts(incident, context))
+
+
+def _facts(incident: Incident, context: dict[str, Any]) -> dict[str, Any]:
+    """An incident as programs read it; times in UTC."""
+    times = {
+        name: at.isoformat() if (at := getattr(incident, name)) else None
+        for name in ("opened_at", "failed_at", "recovered_at")
+    }
+    links = {name.removeprefix("to_"): context[name] for name in context if name[:3] == "to_"}
+    return {
+        "incident": incident.pk,
+        "workflow": incident.workflow_id,
+        "name": incident.name,
+        "owner": incident.workflow.owner,
+        "severity": incident.workflow.severity,
+        "runbook": incident.workflow.runbook,
+        "run": incident.run_id,
+        "node": incident.node,
+        "attempt": incident.attempt,
+        "reason": incident.reason,
+        "error_line": incident.error_line,
+        "log_line": incident.log_line,
+        "runs": incident.runs,
+        "recovered_by": incident.recovered_by,
+        **times,
+        "links": {name: link for name, link in links.items() if link},
+    }
 
 
 def _rendered(name: str, subject: str, context: dict[str, Any]) -> Letter:

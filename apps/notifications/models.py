@@ -88,6 +88,59 @@ class Rule(models.Model):
         return self.severity in ("", workflow.severity)
 
 
+class ChannelKind(StrEnum):
+    MAIL = "mail"
+    WEBHOOK = "webhook"
+    APPRISE = "apprise"
+
+
+class Channel(models.Model):
+    """A way to tell people, under a name: where a mail address may stand, `channel:<name>` may.
+
+    A URL holds what opens the receiver's door; it is kept encrypted and never shown again.
+    """
+
+    workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="+", db_index=False)
+    #: It stays: subscriptions and deliveries name it.
+    name = models.CharField(max_length=64)
+    kind = models.CharField(max_length=10, choices=[(k.value, k.value) for k in ChannelKind])
+    #: The mail addresses, by commas; of a URL what may be shown of it.
+    address = models.TextField()
+    #: The URL, sealed by apps.workspaces.secrets; None for mail.
+    sealed_url = models.BinaryField(null=True)
+    #: What a webhook is signed with, sealed too.
+    sealed_secret = models.BinaryField(null=True)
+    #: It is told of workflows that name nobody.
+    is_default = models.BooleanField(default=False)
+    changed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
+    )
+    changed_at = models.DateTimeField(db_default=Now())
+
+    objects = InWorkspaceQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "name"], name="channel_once_per_workspace"
+            ),
+            models.UniqueConstraint(
+                fields=["workspace"], name="channel_default_once", condition=Q(is_default=True)
+            ),
+            models.CheckConstraint(
+                condition=Q(kind="mail") ^ Q(sealed_url__isnull=False),
+                name="channel_has_url_unless_mail",
+            ),
+            models.CheckConstraint(
+                condition=~(Q(kind="webhook") ^ Q(sealed_secret__isnull=False)),
+                name="channel_has_secret_iff_webhook",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Incident(models.Model):
     """A workflow fails: from its first failed node to the next run that succeeds.
 
@@ -179,7 +232,7 @@ class DeliveryStatus(StrEnum):
 
 
 class Delivery(models.Model):
-    """One mail to one address: what it says, and what has become of it.
+    """One message to one address or channel: what it says, and what has become of it.
 
     Written in the transaction of its event; what it says never changes, so that one that is
     sent again is the same mail, with the same Message-ID.
@@ -190,6 +243,7 @@ class Delivery(models.Model):
     kind = models.CharField(max_length=10, choices=[(k.value, k.value) for k in Kind])
     #: What it tells of: "incident 12 opened". Each address hears of it once.
     event = models.CharField(max_length=64)
+    #: A mail address, or `channel:<name>` of one that is no mail's.
     address = models.CharField(max_length=254)
     message_id = models.CharField(max_length=255, unique=True)
     #: Message-ID of the mail that this one answers; "": none.
@@ -197,6 +251,8 @@ class Delivery(models.Model):
     subject = models.CharField(max_length=255)
     text = models.TextField()
     html = models.TextField()
+    #: The same for programs.
+    facts = models.JSONField(default=dict)
 
     status = models.CharField(
         max_length=10,

@@ -15,6 +15,8 @@ from email.message import EmailMessage
 
 from django.conf import settings
 
+from apps.notifications.verdicts import Deferred, Refused, Unreachable
+
 #: What each step of a conversation with the server may take.
 TIMEOUT_SECONDS = 15
 
@@ -22,18 +24,6 @@ TIMEOUT_SECONDS = 15
 def can_mail() -> bool:
     """Whether the settings name a mail server at all."""
     return bool(settings.SMTP_HOST)
-
-
-class Unreachable(Exception):
-    """The server cannot be talked to: no mail gets through now. The message says why."""
-
-
-class Deferred(Exception):
-    """The server did not take this mail now, and may later."""
-
-
-class Refused(Exception):
-    """The server will never take this mail."""
 
 
 class Server:

@@ -16,6 +16,23 @@ urlpatterns = [
         views.rule_delete,
         name="rule-delete",
     ),
+    path("w/<str:workspace>/notifications/channels/", views.channels, name="channels"),
+    path(
+        "w/<str:workspace>/notifications/channels/create/",
+        views.channel_create,
+        name="channel-create",
+    ),
+    path("w/<str:workspace>/notifications/channels/<int:pk>/", views.channel, name="channel"),
+    path(
+        "w/<str:workspace>/notifications/channels/<int:pk>/delete/",
+        views.channel_delete,
+        name="channel-delete",
+    ),
+    path(
+        "w/<str:workspace>/notifications/channels/<int:pk>/test/",
+        views.channel_test,
+        name="channel-test",
+    ),
     path(
         "w/<str:workspace>/notifications/incidents/<int:pk>/acknowledge/",
         views.acknowledge_one,

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import uuid4
 
 from django.conf import settings
 from django.contrib import messages
 from django.db.models import QuerySet
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from apps.core.errors import Conflict, Invalid
+from apps.core.errors import Conflict, Invalid, faults_of
 from apps.core.http import fragment, go
 from apps.core.paging import newest_first
 from apps.engine.roles import Permission
-from apps.notifications.addresses import address_fault, read_addresses
-from apps.notifications.forms import AddressesForm, RuleForm, TestMessageForm
-from apps.notifications.letters import letter_test
-from apps.notifications.models import Delivery, Incident, Kind, Rule
+from apps.notifications.addresses import CHANNEL, address_fault, channel_in, read_addresses
+from apps.notifications.forms import AddressesForm, ChannelForm, RuleForm, TestMessageForm
+from apps.notifications.models import Channel, ChannelKind, Delivery, Incident, Rule
+from apps.notifications.services.channels import check_channels, delete_channel, set_channel
 from apps.notifications.services.incidents import acknowledge
-from apps.notifications.services.outbox import post
+from apps.notifications.services.outbox import post_test
 from apps.notifications.services.rules import change_rule, make_rule, remove_rule
 from apps.notifications.services.subscriptions import by_rules, subscribe
 from apps.notifications.smtp import can_mail
@@ -90,19 +89,15 @@ def test(request: Request, workspace: str) -> HttpResponse:
     if form.is_valid():
         address = form.cleaned_data["address"].strip()
         fault = address_fault(address)
-        if not can_mail():
+        if not fault:
+            faults = faults_of(check_channels, request.workspace.pk, [address])
+            fault = "".join(each.message for each in faults)
+        if not can_mail() and not channel_in(address):
             fault = "no mail server is configured: set RUNYARD_SMTP_HOST, then send it"
         if fault:
             form.add_error("address", fault)
         else:
-            letter = letter_test(request.workspace.name, request.user.username)
-            post(
-                request.workspace,
-                letter,
-                [address],
-                kind=Kind.TEST,
-                event=f"test {uuid4().hex}",
-            )
+            post_test(request.workspace, [address], by=request.user)
             messages.success(request, f"A test message to {address} is on its way.")
             return go(request, reverse("notifications:mails", args=[workspace]))
     context = {**_context("mails"), "form": form, "heading": "Send a test message"}
@@ -164,6 +159,94 @@ def rule_delete(request: Request, workspace: str, pk: int) -> HttpResponse:
     remove_rule(row)
     messages.success(request, "Removed the rule.")
     return go(request, reverse("notifications:rules", args=[workspace]))
+
+
+# --- channels -------------------------------------------------------------------------------
+
+#: What each kind is called.
+KINDS = {
+    ChannelKind.MAIL: "E-mail",
+    ChannelKind.WEBHOOK: "Webhook",
+    ChannelKind.APPRISE: "Slack, Teams, …",
+}
+
+
+def _channels(request: Request) -> QuerySet[Channel]:
+    mine: QuerySet[Channel] = Channel.objects.visible_to(request.user)
+    return mine.filter(workspace=request.workspace).defer("sealed_url", "sealed_secret")
+
+
+@require_safe
+def channels(request: Request, workspace: str) -> HttpResponse:
+    rows = list(_channels(request).select_related("changed_by").order_by("name"))
+    context = {**_context("channels"), "channels": rows, "kinds": KINDS}
+    return render(request, "notifications/channels.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def channel_create(request: Request, workspace: str) -> HttpResponse:
+    """The dialog that adds one, of the kind in `?kind=`."""
+    require(request, Permission.EDIT_SECRET)
+    kind = request.GET.get("kind", ChannelKind.MAIL)
+    if kind not in list(ChannelKind):
+        raise Http404
+    form = ChannelForm(kind, None, request.POST or None)
+    if form.is_valid() and _channels(request).filter(name=form.cleaned_data["name"]).exists():
+        form.add_error("name", "there is such a channel already; edit it in the list")
+    return _set_channel(request, form, kind, heading="Add channel")
+
+
+@require_http_methods(["GET", "POST"])
+def channel(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """The dialog that changes one."""
+    row = get_object_or_404(_channels(request), pk=pk)
+    require(request, Permission.EDIT_SECRET)
+    form = ChannelForm(row.kind, row, request.POST or None, initial=ChannelForm.values_of(row))
+    return _set_channel(request, form, row.kind, heading=f"Edit {row.name}", row=row)
+
+
+def _set_channel(
+    request: Request, form: ChannelForm, kind: str, *, heading: str, row: Channel | None = None
+) -> HttpResponse:
+    if form.is_valid():
+        given = dict(form.cleaned_data)
+        try:
+            made = set_channel(
+                request.workspace, given.pop("name"), kind=kind, user=request.user, **given
+            )
+        except Invalid as error:
+            form.add_faults(error)
+        else:
+            messages.success(request, f"Saved channel {made.name}. It counts from now on.")
+            return go(request, reverse("notifications:channels", args=[request.workspace.name]))
+    context = {
+        **_context("channels"),
+        "form": form,
+        "heading": heading,
+        "kind": kind,
+        "kinds": KINDS,
+        "channel": row,
+    }
+    return fragment(request, "notifications/_channel.html", context)
+
+
+@require_POST
+def channel_delete(request: Request, workspace: str, pk: int) -> HttpResponse:
+    row = get_object_or_404(_channels(request), pk=pk)
+    require(request, Permission.EDIT_SECRET)
+    delete_channel(row)
+    messages.success(request, f"Deleted channel {row.name}.")
+    return go(request, reverse("notifications:channels", args=[workspace]))
+
+
+@require_POST
+def channel_test(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """Send a test message to one, the way that a failure takes."""
+    row = get_object_or_404(_channels(request), pk=pk)
+    require(request, Permission.EDIT_WORKFLOW)
+    post_test(request.workspace, [f"{CHANNEL}{row.name}"], by=request.user)
+    messages.success(request, f"A test message to {row.name} is on its way.")
+    return go(request, reverse("notifications:mails", args=[workspace]))
 
 
 @require_POST

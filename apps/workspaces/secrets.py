@@ -49,8 +49,7 @@ def set_secret(workspace: Workspace, name: str, value: str, *, user: User | None
         )
     if len(value.encode()) > MOST_BYTES:
         raise Invalid(f"the value has more than {MOST_BYTES:,} bytes; take a shorter one", "value")
-    nonce = os.urandom(_NONCE_BYTES)
-    sealed = nonce + _cipher().encrypt(nonce, value.encode(), _place(workspace.pk, name))
+    sealed = seal(workspace.pk, name, value)
     row, _ = Secret.objects.update_or_create(
         workspace=workspace,
         name=name,
@@ -69,17 +68,31 @@ def delete_secret(workspace: Workspace, name: str) -> None:
 def secret_values(workspace_id: int, names: Iterable[str]) -> Mapping[str, str]:
     """The values of those that there are, for a worker. Raises Unreadable."""
     rows = Secret.objects.filter(workspace=workspace_id, name__in=list(names))
-    values = {}
-    for name, sealed in rows.values_list("name", "sealed"):
-        nonce, rest = bytes(sealed[:_NONCE_BYTES]), bytes(sealed[_NONCE_BYTES:])
-        try:
-            values[name] = _cipher().decrypt(nonce, rest, _place(workspace_id, name)).decode()
-        except InvalidTag:
-            raise Unreadable(
-                f"the secret {name} was set with another key; give this worker the same "
-                "RUNYARD_SECRETS_KEY or home, or set the secret anew"
-            ) from None
-    return values
+    return {
+        name: unseal(workspace_id, name, sealed)
+        for name, sealed in rows.values_list("name", "sealed")
+    }
+
+
+def seal(workspace_id: int, name: str, value: str) -> bytes:
+    """Encrypt a value for this workspace and name: nowhere else it can be read.
+
+    Names of secrets hold neither space nor slash, so that other things have names of their own.
+    """
+    nonce = os.urandom(_NONCE_BYTES)
+    return nonce + _cipher().encrypt(nonce, value.encode(), _place(workspace_id, name))
+
+
+def unseal(workspace_id: int, name: str, sealed: bytes | memoryview) -> str:
+    """What was sealed under this name. Raises Unreadable."""
+    nonce, rest = bytes(sealed[:_NONCE_BYTES]), bytes(sealed[_NONCE_BYTES:])
+    try:
+        return _cipher().decrypt(nonce, rest, _place(workspace_id, name)).decode()
+    except InvalidTag:
+        raise Unreadable(
+            f"the secret {name} was set with another key; give this worker the same "
+            "RUNYARD_SECRETS_KEY or home, or set the secret anew"
+        ) from None
 
 
 def _cipher() -> AESGCM:

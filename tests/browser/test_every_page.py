@@ -21,6 +21,8 @@ PAGES = [
     "/w/default/notifications/",
     "/w/default/notifications/mails/",
     "/w/default/notifications/test/",
+    "/w/default/notifications/channels/",
+    "/w/default/notifications/channels/create/?kind=webhook",
     "/w/default/queues/",
     "/w/default/queues/create/",
     "/w/default/secrets/",

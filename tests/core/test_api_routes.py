@@ -113,6 +113,9 @@ RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
     f"{_NODE}/attempts/{{attempt}}/log/search": {"GET": (V, "read")},
     f"{_RUN}/outputs": {"GET": (V, "read")},
     f"{_RUN}/outputs/{{output}}": {"GET": (V, "read")},
+    "channels": {"GET": (V, "read")},
+    "channels/{channel}": {"GET": (V, "read"), "PUT": (S, "admin"), "DELETE": (S, "admin")},
+    "channels/{channel}/test": {"POST": (W, "edit")},
     "incidents": {"GET": (V, "read")},
     "incidents/{incident}": {"GET": (V, "read")},
     "incidents/{incident}/acknowledge": {"POST": (OP, "run")},
@@ -348,6 +351,7 @@ def test_things_of_another_workspace_are_not_found_under_this_ones_address(here)
     made = found.pop(("PUT", "files/{path}"))
     asked = found.pop(("PUT", "secrets/{secret}"))
     set_there = found.pop(("PUT", "variables/{variable}"))
+    assert found.pop(("PUT", "channels/{channel}")) == 422  # likewise
 
     assert set_there == 422  # as of a secret
     assert made == 200  # a file of the other workspace, under the same path

@@ -18,7 +18,7 @@ from apps.runs.services.hot_path import Outcome, claim, finish
 from apps.workspaces.secrets import set_secret
 from apps.workspaces.selectors import default_queue
 from apps.workspaces.variables import set_variable
-from tests.factories import by_hand, incident, mail, published, rule, workspace
+from tests.factories import by_hand, channel, incident, mail, published, rule, workspace
 from tests.people import client_of, member, user
 
 pytestmark = pytest.mark.django_db
@@ -67,6 +67,7 @@ def things() -> dict[str, int]:
         "incidents": incident(version.workflow, run_id=run.pk).pk,
         "mails": mail().pk,
         "rules": rule(workspace(), "maya@example.com", tag="team=nobody").pk,
+        "channels": channel().pk,
         "files": put_file(workspace(), "a.txt", BytesIO(b"a"), user=None).pk,
     }
 

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from apps.core.management.commands.doctor import mail
-from apps.notifications.smtp import Unreachable, connected
+from apps.notifications.smtp import connected
+from apps.notifications.verdicts import Unreachable
 from tests.notifications.conftest import MailServer
 
 

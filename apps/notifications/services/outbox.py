@@ -1,30 +1,34 @@
 """The outbox: what is to be told is written with its event, and sent until it has arrived.
 
-    post(incident.workspace, letter, ["maya@example.com"], …)   # in the event's transaction
-    deliver()                                                   # what is due; a tick's
+    post(incident.workspace, letter, ["maya@example.com", "channel:ops"], …)   # with its event
+    deliver(), deliver_to_channels()                              # what is due; a tick's
 
-A mail that cannot be sent waits, each time longer; of one address so many are sent within an
-hour, and the rest comes in a digest. All on the database's clock.
+A message that cannot be sent waits, each time longer; to one address or channel so many are sent
+within an hour, and the rest comes in a digest. All on the database's clock.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from uuid import uuid4
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import F, Min, QuerySet
+from django.db.models import F, Min, Q, QuerySet
 from django.db.models.functions import Now
 
+from apps.notifications.addresses import CHANNEL, channel_in
 from apps.notifications.doorbell import ring_after_commit
-from apps.notifications.letters import Letter, letter_digest, message_of
+from apps.notifications.letters import Letter, letter_digest, letter_test, message_of
 from apps.notifications.models import Delivery, DeliveryStatus, Incident, Kind
-from apps.notifications.smtp import Deferred, Refused, Unreachable, can_mail, connected
-from apps.workspaces.models import Workspace
+from apps.notifications.services.channels import expand, tell
+from apps.notifications.smtp import can_mail, connected
+from apps.notifications.verdicts import Deferred, Refused, Unreachable
+from apps.workspaces.models import User, Workspace
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +41,10 @@ GIVE_UP = timedelta(days=3)
 #: From the first mail that is held back to the digest; between two digests of an address.
 DIGEST_AFTER, DIGEST_EVERY = timedelta(minutes=5), timedelta(hours=1)
 _HOUR = timedelta(hours=1)
+#: Channels that are told one after the other; more of them by so many threads, for one whose
+#: receiver does not answer takes its time.
+FEW, SIDE_BY_SIDE = 2, 4
+_TO_CHANNEL = Q(address__startswith=CHANNEL)
 
 
 def post(
@@ -51,9 +59,12 @@ def post(
 ) -> None:
     """Put a letter into the outbox for each address; who has one of this event gets no other.
 
+    `addresses`: mail addresses, and channels by name; a channel of mail addresses is these.
     `in_reply_to`: by address the Message-ID of the mail that this one answers.
     """
     domain = settings.MAIL_FROM.rpartition("@")[2] or "runyard.invalid"
+    if any(channel_in(each) for each in addresses):
+        addresses = expand(workspace.pk, addresses)
     if not addresses:
         return
     ring_after_commit()
@@ -70,6 +81,7 @@ def post(
                 subject=letter.subject,
                 text=letter.text,
                 html=letter.html,
+                facts=letter.facts,
             )
             for address in addresses
         ],
@@ -77,8 +89,14 @@ def post(
     )
 
 
+def post_test(workspace: Workspace, addresses: Sequence[str], *, by: User) -> None:
+    """Put a test message into the outbox for whoever is meant by these."""
+    letter, event = letter_test(workspace.name, by.username), f"test {uuid4().hex}"
+    post(workspace, letter, addresses, kind=Kind.TEST, event=event)
+
+
 def deliver() -> int:
-    """Send what is due, one mail after the other; how many were sent. Outside a transaction.
+    """Send the mails that are due, one after the other; how many. Outside a transaction.
 
     Ends at the first sign that the server cannot be talked to: what is left stays due.
     """
@@ -88,7 +106,7 @@ def deliver() -> int:
     sent = 0
     with ExitStack() as stack:
         server = None
-        while (mine := _claim()) is not None:
+        while (mine := _claim(~_TO_CHANNEL)) is not None:
             try:
                 if server is None:
                     server = stack.enter_context(connected())
@@ -110,25 +128,63 @@ def deliver() -> int:
     return sent
 
 
+def deliver_to_channels() -> int:
+    """Tell each channel what is due to it; how much was told. Outside a transaction."""
+    due = Delivery.objects.filter(_TO_CHANNEL, status=DeliveryStatus.WAITING, due_at__lte=Now())
+    lanes = list(due.order_by().values_list("workspace", "address").distinct()[:1000])
+    if len(lanes) <= FEW:
+        return sum(map(_tell_all, lanes))
+    with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="channel") as pool:
+        return sum(pool.map(_tell_apart, lanes))
+
+
+def _tell_apart(lane: tuple[int, str]) -> int:
+    """In a thread, with a connection of its own."""
+    with closing(connection):
+        return _tell_all(lane)
+
+
+def _tell_all(lane: tuple[int, str]) -> int:
+    """What is due to one channel; ends at the first sign that it takes nothing now."""
+    workspace_id, address = lane
+    told = 0
+    while (mine := _claim(Q(workspace=workspace_id, address=address))) is not None:
+        try:
+            tell(mine)
+        except Deferred as error:
+            _try_again(mine, str(error))
+            break
+        except Refused as error:
+            _end(mine, DeliveryStatus.FAILED, why=str(error))
+        except Exception as error:  # one message that cannot be made holds up no other
+            log.exception("message %d could not be sent", mine.pk)
+            _try_again(mine, f"{type(error).__name__}: {error}")
+        else:
+            _end(mine, DeliveryStatus.SENT, sent_at=Now())
+            told += 1
+    return told
+
+
 def _leave_unsent() -> None:
     """Without a mail server nothing is kept for later: it would all come at once one day."""
     rows = Delivery.objects.filter(status__in=[DeliveryStatus.WAITING, DeliveryStatus.HELD])
+    rows = rows.exclude(_TO_CHANNEL)
     rows.update(status=DeliveryStatus.UNSENT, why="no mail server is configured: RUNYARD_SMTP_HOST")
 
 
-def _claim() -> Delivery | None:
-    """Take the next mail that is due, for `LEASE_SECONDS`; None: there is none."""
-    due = Delivery.objects.filter(status=DeliveryStatus.WAITING, due_at__lte=Now())
+def _claim(whose: Q) -> Delivery | None:
+    """Take the next of these that is due, for `LEASE_SECONDS`; None: there is none."""
+    due = Delivery.objects.filter(whose, status=DeliveryStatus.WAITING, due_at__lte=Now())
     while True:
         with transaction.atomic():
             rows = due.select_for_update(no_key=True, skip_locked=True)
             row: Delivery | None = rows.order_by("due_at", "pk").first()
             if row is None:
                 return None
-            if row.tries == 0 and row.kind != Kind.DIGEST and not _has_room(row.address):
+            if row.tries == 0 and row.kind != Kind.DIGEST and not _has_room(row):
                 # All of them, since none has room; but for those that others have in hand, who
                 # wait for the lock of the address, and will find the same.
-                theirs = rows.filter(address=row.address, tries=0).exclude(kind=Kind.DIGEST)
+                theirs = rows.filter(_of_one_recipient(row), tries=0).exclude(kind=Kind.DIGEST)
                 full = list(theirs.order_by("pk").values_list("pk", flat=True))
                 Delivery.objects.filter(pk__in=full).update(
                     status=DeliveryStatus.HELD, held_at=Now()
@@ -143,12 +199,21 @@ def _claim() -> Delivery | None:
             return row
 
 
-def _has_room(address: str) -> bool:
-    """Whether an address may get one more within this hour; exact, as long as the caller's
+def _of_one_recipient(row: Delivery) -> Q:
+    """What goes to the same: an address is one everywhere, a channel's name in its workspace."""
+    same = Q(address=row.address)
+    return same & Q(workspace=row.workspace_id) if channel_in(row.address) else same
+
+
+def _has_room(row: Delivery) -> bool:
+    """Whether its recipient may get one more within this hour; exact, as long as the caller's
     transaction lasts."""
+    whose = f" of {row.workspace_id}" if channel_in(row.address) else ""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"mail to {address}"])
-    tried = Delivery.objects.filter(address=address, tried_at__gt=Now() - _HOUR)
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(hashtext(%s))", [f"mail to {row.address}{whose}"]
+        )
+    tried = Delivery.objects.filter(_of_one_recipient(row), tried_at__gt=Now() - _HOUR)
     return tried.exclude(kind=Kind.DIGEST).count() < settings.MAIL_PER_HOUR
 
 

@@ -12,6 +12,7 @@ from apps.core.errors import Conflict, FieldFault, Invalid, NotFound
 from apps.engine.states import Severity
 from apps.notifications.addresses import check_addresses
 from apps.notifications.models import Rule
+from apps.notifications.services.channels import check_channels
 from apps.workflows.services.ownership import owner_fault
 from apps.workflows.services.tags import read_tag
 from apps.workspaces.models import User, Workspace
@@ -56,7 +57,7 @@ def make_rule(
     workspace: Workspace, match: Match, addresses: Sequence[str], *, user: User | None
 ) -> Rule:
     """Raises Invalid with every fault, Conflict where there are MAX_RULES."""
-    kept = _told(addresses)
+    kept = _told(workspace.pk, addresses)
     # One after the other, so that the count holds.
     Workspace.objects.select_for_update(no_key=True).get(pk=workspace.pk)
     if Rule.objects.filter(workspace=workspace).count() >= MAX_RULES:
@@ -66,7 +67,7 @@ def make_rule(
 
 def change_rule(rule: Rule, match: Match, addresses: Sequence[str], *, user: User | None) -> None:
     """All of it in place of what it said. Raises Invalid with every fault, NotFound."""
-    columns = {**vars(match), "addresses": _told(addresses), "changed_by": user}
+    columns = {**vars(match), "addresses": _told(rule.workspace_id, addresses), "changed_by": user}
     if not Rule.objects.filter(pk=rule.pk).update(**columns, changed_at=Now()):
         raise NotFound("the rule was removed meanwhile")
 
@@ -75,8 +76,9 @@ def remove_rule(rule: Rule) -> None:
     Rule.objects.filter(pk=rule.pk).delete()
 
 
-def _told(addresses: Sequence[str]) -> list[str]:
+def _told(workspace_id: int, addresses: Sequence[str]) -> list[str]:
     kept = check_addresses(addresses)
+    check_channels(workspace_id, kept)
     if not kept:
         raise Invalid("a rule that tells nobody does nothing; name an address", "addresses")
     return kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 
 from django.conf import settings
@@ -12,28 +13,30 @@ from django.db.models.functions import Now
 from apps.notifications.models import Delivery, DeliveryStatus, Incident
 from apps.notifications.services.backfills import tell_ends
 from apps.notifications.services.incidents import recover
-from apps.notifications.services.outbox import deliver, make_digests
+from apps.notifications.services.outbox import deliver, deliver_to_channels, make_digests
 
 log = logging.getLogger(__name__)
 
-_under_way = threading.Lock()
+_mails, _channels = threading.Lock(), threading.Lock()
 
 
 def tick() -> None:
     """Everything that needs a look from time to time, once. Outside a transaction.
 
-    Does nothing where one is under way in this process: a mail server that does not answer
-    must not take up every thread.
+    Leaves out what is under way in this process: a mail server or a receiver that does not
+    answer must take up no more than one thread, and hold up nothing else.
     """
-    if not _under_way.acquire(blocking=False):
-        return
-    try:
-        recover()
-        tell_ends()
-        make_digests()
-        deliver()
-    finally:
-        _under_way.release()
+    _unless_under_way(_mails, recover, tell_ends, make_digests, deliver)
+    _unless_under_way(_channels, deliver_to_channels)
+
+
+def _unless_under_way(lock: threading.Lock, *parts: Callable[[], object]) -> None:
+    if lock.acquire(blocking=False):
+        try:
+            for part in parts:
+                part()
+        finally:
+            lock.release()
 
 
 def forget() -> None:

@@ -27,7 +27,8 @@ from apps.core.up import CannotRun, listen, refuse_colon
 from apps.nodes.java import find_java
 from apps.nodes.kinds.base import CannotStart
 from apps.nodes.spark import find_spark
-from apps.notifications.smtp import Unreachable, can_mail, connected
+from apps.notifications.smtp import can_mail, connected
+from apps.notifications.verdicts import Unreachable
 from apps.runs.worker import find_identity
 
 OLDEST_POSTGRESQL = 150_000

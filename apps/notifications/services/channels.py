@@ -1,0 +1,232 @@
+"""Channels: who is meant by an address or a channel's name, and how a channel is told.
+
+    expand(workspace.pk, ["maya@example.com", "channel:team"])  # as messages are addressed
+    check_channels(workspace.pk, ["channel:team"])              # as they are taken in
+
+A channel of mail addresses stands for these, so that one who is named twice is told once. The
+others are told under their name, with what stands in the channel at that time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from django.db import transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from apps.core.errors import Conflict, FieldFault, Invalid, faults_of
+from apps.core.outgoing import check_url
+from apps.notifications import apprise_url, webhook
+from apps.notifications.addresses import CHANNEL, channel_in, name_fault, read_addresses
+from apps.notifications.models import Channel, ChannelKind, Delivery, Rule, Subscription
+from apps.notifications.verdicts import Deferred, Refused
+from apps.workspaces.models import User, Workspace
+from apps.workspaces.secrets import Unreadable, seal, unseal
+
+#: Of one workspace.
+MAX_CHANNELS = 50
+
+
+# --- who is meant ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Book:
+    """Who is meant in a workspace."""
+
+    #: The channel that is told where nobody is named, as an address; or nobody.
+    default: list[str] = field(default_factory=list)
+    #: By a channel's name, as an address, the mail addresses that it stands for.
+    of_mail: dict[str, list[str]] = field(default_factory=dict)
+
+    def meant(self, addresses: Sequence[str]) -> list[str]:
+        """As messages are addressed, each once: two that differ in upper and lower case alone
+        are one, the first of them."""
+        kept: dict[str, str] = {}
+        for each in addresses:
+            for one in self.of_mail.get(each, [each]):
+                kept.setdefault(one.lower(), one)
+        return list(kept.values())
+
+
+def books_of(workspace_ids: Collection[int]) -> dict[int, Book]:
+    """By workspace; one query."""
+    books = {pk: Book() for pk in workspace_ids}
+    rows = Channel.objects.filter(
+        Q(is_default=True) | Q(kind=ChannelKind.MAIL), workspace__in=workspace_ids
+    )
+    for row in rows.only("workspace", "name", "kind", "address", "is_default"):
+        name = f"{CHANNEL}{row.name}"
+        if row.is_default:
+            books[row.workspace_id].default.append(name)
+        if row.kind == ChannelKind.MAIL:
+            books[row.workspace_id].of_mail[name] = read_addresses(row.address)
+    return books
+
+
+def expand(workspace_id: int, addresses: Sequence[str]) -> list[str]:
+    """As messages are addressed, where somebody else names addresses and channels."""
+    return books_of([workspace_id])[workspace_id].meant(addresses)
+
+
+def check_channels(workspace_id: int, addresses: Sequence[str], field: str = "addresses") -> None:
+    """Raise Invalid for each channel that there is none of."""
+    names = [name for each in addresses if (name := channel_in(each))]
+    if not names:
+        return
+    rows = Channel.objects.filter(workspace=workspace_id, name__in=names)
+    missing = sorted(set(names) - set(rows.values_list("name", flat=True)))
+    if missing:
+        raise Invalid(
+            [
+                FieldFault(field, f"there is no channel {name!r} here; add it under Channels")
+                for name in missing
+            ]
+        )
+
+
+# --- channels -------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def set_channel(
+    workspace: Workspace,
+    name: str,
+    *,
+    kind: str,
+    addresses: str = "",
+    url: str = "",
+    secret: str = "",
+    is_default: bool = False,
+    user: User | None,
+) -> Channel:
+    """Make a channel or change it. What is to be sent from now on takes the new way.
+
+    `addresses`: of a mail channel. An empty `url` or `secret` leaves what is there, as long as the
+    kind stays. Of the default channel there is one: it was another before.
+
+    Raises Invalid with every fault.
+    """
+    # Else two who save the first of a name, or a default, at once.
+    Workspace.objects.select_for_update(no_key=True).get(pk=workspace.pk)
+    channels = Channel.objects.filter(workspace=workspace)
+    old = channels.filter(name=name, kind=kind).first()
+    values, faults = _ways(workspace, name, kind, addresses, url, secret, old)
+    if fault := name_fault(name):
+        faults.insert(0, FieldFault("name", fault))
+    elif not channels.filter(name=name).exists() and channels.count() >= MAX_CHANNELS:
+        faults.append(FieldFault("name", f"there are {MAX_CHANNELS} channels; delete one"))
+    if faults:
+        raise Invalid(faults)
+    if is_default:
+        channels.exclude(name=name).update(is_default=False)
+    row, _ = Channel.objects.update_or_create(
+        workspace=workspace,
+        name=name,
+        defaults={
+            **values,
+            "kind": kind,
+            "is_default": is_default,
+            "changed_by": user,
+            "changed_at": Now(),
+        },
+    )
+    row.refresh_from_db()
+    return row
+
+
+def _ways(
+    workspace: Workspace,
+    name: str,
+    kind: str,
+    addresses: str,
+    url: str,
+    secret: str,
+    old: Channel | None,
+) -> tuple[dict[str, object], list[FieldFault]]:
+    """The columns that say how it is told, and what is wrong with them."""
+    values: dict[str, object] = {"sealed_url": None, "sealed_secret": None}
+    faults: list[FieldFault] = []
+    if kind == ChannelKind.MAIL:
+        faults += faults_of(read_addresses, addresses)
+        if not faults:
+            found = read_addresses(addresses)
+            values["address"] = ", ".join(found)
+            if not found or any(channel_in(each) for each in found):
+                faults.append(FieldFault("addresses", "name the mail addresses that are meant"))
+        return values, faults
+    if old is not None:
+        values = {
+            "address": old.address,
+            "sealed_url": old.sealed_url,
+            "sealed_secret": old.sealed_secret,
+        }
+    url, secret = url.strip(), secret.strip()
+    if url or old is None:
+        try:
+            if kind == ChannelKind.WEBHOOK:
+                values["address"] = f"{check_url(url).place}/…"
+            else:
+                values["address"] = apprise_url.check(url)
+        except ValueError as error:
+            faults.append(FieldFault("url", str(error)))
+        else:
+            values["sealed_url"] = seal(workspace.pk, _place(name, "url"), url)
+    if kind == ChannelKind.WEBHOOK and (secret or old is None):
+        if fault := webhook.secret_fault(secret):
+            faults.append(FieldFault("secret", fault))
+        else:
+            values["sealed_secret"] = seal(workspace.pk, _place(name, "secret"), secret)
+    return values, faults
+
+
+def delete_channel(channel: Channel) -> None:
+    """What still waits for it is given up. Raises Conflict while a workflow or a rule names it."""
+    named = Subscription.objects.filter(
+        workflow__workspace=channel.workspace_id,
+        workflow__deleted_at=None,
+        address=f"{CHANNEL}{channel.name}",
+    ).order_by("workflow__name")
+    rules = Rule.objects.filter(
+        workspace=channel.workspace_id, addresses__contains=[f"{CHANNEL}{channel.name}"]
+    )
+    if rules.exists():
+        raise Conflict(f"a rule tells channel {channel.name}; name another there first")
+    flows = list(named.values_list("workflow__name", flat=True)[:4])
+    if flows:
+        more = " and more" if len(flows) > 3 else ""
+        raise Conflict(
+            f"channel {channel.name} is told of failures of {', '.join(flows[:3])}{more}; "
+            "name another there first"
+        )
+    Channel.objects.filter(pk=channel.pk).delete()
+
+
+def _place(name: str, what: str) -> str:
+    """Where a channel's URL or secret is sealed for."""
+    return f"channel {name}/{what}"
+
+
+# --- telling one ----------------------------------------------------------------------------
+
+
+def tell(delivery: Delivery) -> None:
+    """Send a message to the channel that it is for. Raises Deferred, Refused."""
+    name = channel_in(delivery.address)
+    channel = Channel.objects.filter(workspace=delivery.workspace_id, name=name).first()
+    if channel is None or channel.sealed_url is None:
+        raise Refused(f"there is no channel {name!r} any more that this could go to")
+    try:
+        url = unseal(delivery.workspace_id, _place(name, "url"), channel.sealed_url)
+        if channel.sealed_secret is None:
+            apprise_url.send(delivery, url=url)
+            return
+        secret = unseal(delivery.workspace_id, _place(name, "secret"), channel.sealed_secret)
+    except Unreadable as error:
+        raise Deferred(str(error)) from error
+    # Of this try, by the database's clock.
+    at = Delivery.objects.values_list("tried_at", flat=True).get(pk=delivery.pk)
+    assert at is not None  # noqa: S101 -- it was claimed
+    webhook.send(delivery, url=url, secret=secret, at=at)
