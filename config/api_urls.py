@@ -84,6 +84,8 @@ in_workspace = [
     path("channels", notifications.ChannelsEndpoint.as_view()),
     path("channels/<str:channel>", notifications.ChannelEndpoint.as_view()),
     path("channels/<str:channel>/test", notifications.ChannelTestEndpoint.as_view()),
+    path("deliveries", notifications.DeliveriesEndpoint.as_view()),
+    path("deliveries/<int:delivery>", notifications.DeliveryEndpoint.as_view()),
     path("incidents", notifications.IncidentsEndpoint.as_view()),
     path("incidents/<int:incident>", notifications.IncidentEndpoint.as_view()),
     path(

@@ -137,6 +137,7 @@ class World:
     rule: int
     backfill: int
     channel: str
+    delivery: int
 
     def address(self, template: str) -> str:
         """`/api/v1/workspaces/{workspace}/…` with this world's names and ids."""
@@ -192,6 +193,7 @@ def world(name: str = "default") -> World:
         rule=factories.rule(workspace, "li@example.com", tag="team=nobody").pk,
         backfill=create_backfill(flow, day, user=None).pk,
         channel=factories.channel("ops", name).name,
+        delivery=factories.mail(place=name).pk,
     )
 
 

@@ -101,11 +101,11 @@ def channel(name: str = "ops", place: str = "default") -> Channel:
     return set_channel(workspace(place), name, kind="mail", addresses="maya@example.com", user=None)
 
 
-def mail(address: str = "maya@example.com") -> Delivery:
+def mail(address: str = "maya@example.com", place: str = "default") -> Delivery:
     """A test message in the outbox."""
-    letter = letter_test(workspace().name, "maya")
-    event = f"test to {address}"
-    post(workspace(), letter, [address], kind=Kind.TEST, event=event)
+    letter = letter_test(place, "maya")
+    event = f"test to {address} in {place}"
+    post(workspace(place), letter, [address], kind=Kind.TEST, event=event)
     return Delivery.objects.get(event=event)
 
 

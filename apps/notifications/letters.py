@@ -54,6 +54,11 @@ def path_of_run(workspace: str, run_id: int) -> str:
     return f"/w/{workspace}/runs/{run_id}/"
 
 
+def path_of_rerun(workspace: str, run_id: int) -> str:
+    """The dialog that asks what of it shall run again; opening it does nothing."""
+    return f"{path_of_run(workspace, run_id)}rerun/"
+
+
 def path_of_log(workspace: str, incident: Incident) -> str:
     """The log of the attempt that failed, at the line that says why."""
     path = f"{path_of_run(workspace, incident.run_id)}nodes/{incident.node_run_id}/"
@@ -173,6 +178,7 @@ def _letter(name: str, subject: str, incident: Incident) -> Letter:
         "recovered_at": local(incident.recovered_at, workspace.zone),
         "open_for": _lasted(incident),
         "to_run": link_to(path_of_run(workspace.name, incident.run_id)),
+        "to_rerun": link_to(path_of_rerun(workspace.name, incident.run_id)),
         "to_log": link_to(path_of_log(workspace.name, incident)) if incident.node_run_id else "",
         "to_recovery": link_to(path_of_run(workspace.name, incident.recovered_by))
         if incident.recovered_by

@@ -4,6 +4,7 @@ from apps.runs import views
 
 app_name = "runs"
 urlpatterns = [
+    path("healthz", views.healthz, name="healthz"),
     path("w/<str:workspace>/runs/", views.runs, name="list"),
     path("w/<str:workspace>/runs/<int:pk>/", views.run, name="run"),
     path("w/<str:workspace>/runs/<int:pk>/pause/", views.pause, name="pause"),

@@ -49,6 +49,7 @@ from apps.nodes.kinds.registry import kinds
 from apps.nodes.models import Job
 from apps.nodes.services.files import open_blob
 from apps.runs.forms import AnewForm, RerunForm, SuccessForm
+from apps.runs.health import what_is_wrong
 from apps.runs.log_lines import check_wanted, lines_from, search
 from apps.runs.log_text import opening, text_from
 from apps.runs.logs import AttemptLog, log_of
@@ -95,6 +96,18 @@ def _run(request: Request, pk: int) -> Run:
 def _node(request: Request, pk: int, node: int) -> NodeRun:
     rows = NodeRun.objects.filter(run__in=_runs(request).filter(pk=pk))
     return get_object_or_404(rows.select_related("run", "job_version__job", "queue"), pk=node)
+
+
+@require_safe
+def healthz(request: HttpRequest) -> HttpResponse:
+    """For a monitor: 200, or 503 with a plain reason. Without a login, and without details."""
+    wrong = what_is_wrong()
+    return HttpResponse(
+        f"{wrong or 'ok'}\n",
+        status=503 if wrong else 200,
+        content_type="text/plain",
+        headers={"Cache-Control": "no-store"},
+    )
 
 
 @require_safe

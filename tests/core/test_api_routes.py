@@ -116,6 +116,8 @@ RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
     "channels": {"GET": (V, "read")},
     "channels/{channel}": {"GET": (V, "read"), "PUT": (S, "admin"), "DELETE": (S, "admin")},
     "channels/{channel}/test": {"POST": (W, "edit")},
+    "deliveries": {"GET": (V, "read")},
+    "deliveries/{delivery}": {"GET": (V, "read")},
     "incidents": {"GET": (V, "read")},
     "incidents/{incident}": {"GET": (V, "read")},
     "incidents/{incident}/acknowledge": {"POST": (OP, "run")},

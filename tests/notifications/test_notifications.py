@@ -15,9 +15,16 @@ from django.db.models.functions import Now
 from django.urls import reverse
 
 from apps.core.errors import Conflict, Invalid, NotFound
+from apps.engine.roles import Role
 from apps.engine.states import NodeState, Trigger
 from apps.notifications.addresses import MAX_ADDRESSES, read_addresses
-from apps.notifications.letters import letter_test, message_of, path_of_incidents, path_of_log
+from apps.notifications.letters import (
+    letter_test,
+    message_of,
+    path_of_incidents,
+    path_of_log,
+    path_of_rerun,
+)
 from apps.notifications.models import Delivery, Incident, Kind
 from apps.notifications.services import incidents, outbox
 from apps.notifications.services import tick as look
@@ -33,7 +40,7 @@ from apps.runs.services.launch import launch
 from apps.runs.services.rerun import rerun_nodes
 from apps.workflows.services.drafting import delete_workflow
 from tests.factories import by_hand, job, published, workspace
-from tests.people import user
+from tests.people import member, user
 from tests.waiting import until
 
 ME = "worker@here:1"
@@ -120,6 +127,7 @@ def test_a_failed_workflow_is_told_once_to_each_address(server):
         "KeyError: 'carrier'",
         f"https://runyard.example.org/w/default/runs/{run.pk}/nodes/{node.pk}/?attempt=1#L11",
         f"The run: https://runyard.example.org/w/default/runs/{run.pk}/\n",
+        f"as you choose there: https://runyard.example.org/w/default/runs/{run.pk}/rerun/\n",
     ):
         assert said in text
     html = mail.get_body(("html",)).get_content()
@@ -502,12 +510,24 @@ def test_a_name_cannot_make_a_header(server):
     assert message["To"] == MAYA
 
 
+def test_the_link_to_the_rerun_opens_a_dialog_and_does_nothing(server):
+    run = run_through(watched(), FAILED)
+    client, link = member(Role.DATA_ENGINEERING), path_of_rerun("default", run.pk)
+
+    dialog = client.get(link)
+
+    assert (dialog.status_code, Run.objects.count()) == (200, 1)
+    assert f"Rerun run {run.pk}" in dialog.content.decode()
+    assert client.post(link, {"scope": "all"}).status_code in (303, 422)
+
+
 def test_links_in_mails_are_the_consoles_addresses():
     incident = Incident(run_id=7, node_run_id=9, attempt=2, log_line=14)
 
     assert path_of_log("default", incident) == (
         reverse("runs:node", args=["default", 7, 9]) + "?attempt=2#L14"
     )
+    assert path_of_rerun("default", 7) == reverse("runs:rerun", args=["default", 7])
     assert path_of_incidents("default") == reverse("notifications:list", args=["default"])
 
 

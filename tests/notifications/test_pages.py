@@ -8,7 +8,7 @@ from apps.engine.roles import Role
 from apps.notifications.models import Delivery, DeliveryStatus, Incident
 from apps.notifications.services.subscriptions import addresses_of
 from apps.notifications.services.tick import tick
-from tests.api import program
+from tests.api import program, queries
 from tests.factories import by_hand, incident, mail, published
 from tests.html import errors, rows
 from tests.people import member
@@ -167,3 +167,36 @@ def test_rest_lists_incidents_and_acknowledges_one():
     assert done["acknowledged_by"] == Role.DATA_ENGINEERING
     Incident.objects.update(recovered_at=row.opened_at)
     assert caller.send("POST", f"{here}/{row.pk}/acknowledge").status_code == 409
+
+
+def test_rest_lists_deliveries_by_what_has_become_of_them():
+    caller, here = program(Role.GUEST), "deliveries"
+    first, second = mail(), mail("li@example.com")
+    Delivery.objects.filter(pk=first.pk).update(status="failed", why="550 no such user")
+    about = incident(published("load").workflow)
+    Delivery.objects.filter(pk=second.pk).update(incident=about)
+    mail(place="other")
+
+    def ids(query: str = "") -> list[int]:
+        return [each["id"] for each in caller.get(here + query).json()["items"]]
+
+    assert ids() == [second.pk, first.pk]
+    assert ids("?status=failed") == [first.pk]
+    assert ids("?address=li@example.com") == [second.pk]
+    assert ids(f"?incident={about.pk}&kind=test") == [second.pk]
+    assert ids("?kind=opened") == []
+    assert ids("?limit=1") == [second.pk]
+    assert caller.get(f"{here}?status=lost").status_code == 422
+    whole = caller.get(f"{here}/{first.pk}").json()
+    assert (whole["why"], "maya sent this" in whole["text"]) == ("550 no such user", True)
+    assert (whole["message_id"], "html" in whole) == (first.message_id, False)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_deliveries_come_by_few_queries(n):
+    caller = program(Role.GUEST)
+    for i in range(n):
+        mail(f"a{i}@example.com")
+
+    with queries(caller, 4):
+        assert len(caller.get("deliveries").json()["items"]) == n
