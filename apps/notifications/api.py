@@ -21,9 +21,15 @@ from apps.notifications.models import (
     Incident,
     Kind,
     Rule,
+    Tells,
 )
 from apps.notifications.services.channels import delete_channel, set_channel
 from apps.notifications.services.incidents import acknowledge
+from apps.notifications.services.nodes import (
+    Told,
+    node_subscriptions,
+    set_node_subscriptions,
+)
 from apps.notifications.services.outbox import post_test
 from apps.notifications.services.rules import Match, change_rule, make_rule, read_match, remove_rule
 from apps.notifications.services.subscriptions import (
@@ -32,6 +38,7 @@ from apps.notifications.services.subscriptions import (
     subscribe,
 )
 from apps.workflows.models import Workflow
+from apps.workflows.services.drafting import MAX_NODES
 from apps.workflows.services.ownership import MAX_OWNER
 from apps.workspaces.models import TokenScope
 
@@ -50,6 +57,23 @@ class ToldSerializer(NotificationsSerializer):
         child=serializers.CharField(),
         help_text="Who is told besides, by rules of the workspace that speak of this workflow.",
     )
+
+
+class NodeSubscriptionSerializer(Strict):
+    node = Text(max_length=64, help_text="Its name, in the draft or the published version.")
+    addresses = serializers.ListField(
+        child=Text(max_length=254), help_text=f"E-mail addresses, {MAX_ADDRESSES} at most."
+    )
+    states = serializers.ListField(
+        child=serializers.ChoiceField(choices=[each.value for each in Tells]),
+        max_length=len(Tells),
+        help_text="Of each attempt: started, retrying, timed_out, slow (it runs for longer than "
+        "it usually does). Of the node: succeeded, failed.",
+    )
+
+
+class NodeSubscriptionsSerializer(Strict):
+    subscriptions = NodeSubscriptionSerializer(many=True, max_length=MAX_NODES)
 
 
 class RuleEditSerializer(Strict):
@@ -153,6 +177,11 @@ INCIDENT = {
 }
 SETTINGS = {"addresses": ["data-team@example.com"]}
 TOLD = {**SETTINGS, "by_rules": ["on-call@example.com"]}
+SUBSCRIPTIONS = {
+    "subscriptions": [
+        {"node": "load", "addresses": ["maya@example.com"], "states": ["failed", "slow"]}
+    ]
+}
 RULE = {
     "id": 3,
     "tag": "team=aviation",
@@ -458,6 +487,41 @@ class WorkflowNotificationsEndpoint(NotificationEndpoints):
     def told(self, row: Workflow) -> Response:
         named = {each for rule in by_rules(row) for each in rule.addresses}
         return Response({"addresses": own_addresses(row), "by_rules": sorted(named)})
+
+
+class NodeSubscriptionsEndpoint(NotificationEndpoints):
+    @operation(
+        "get_node_subscriptions",
+        "Get whom the nodes of a workflow tell",
+        permission=Permission.VIEW,
+        answers={200: NodeSubscriptionsSerializer},
+        shows=SUBSCRIPTIONS,
+    )
+    def get(self, request: Request, workspace: str, workflow: int) -> Response:
+        return self.shown(self.workflow(workflow))
+
+    @operation(
+        "set_node_subscriptions",
+        "Set whom the nodes of a workflow tell",
+        permission=Permission.EDIT_WORKFLOW,
+        body=NodeSubscriptionsSerializer,
+        answers={200: NodeSubscriptionsSerializer},
+        example=SUBSCRIPTIONS,
+        shows=SUBSCRIPTIONS,
+    )
+    def put(self, request: Request, workspace: str, workflow: int) -> Response:
+        """All of them; a node that is left out tells nobody any more. They are in no version and
+        count at once, for what happens from now on. Debug runs and backfills tell of no node."""
+        row = self.workflow(workflow)
+        said = [
+            Told(each["node"], each["addresses"], [Tells(state) for state in each["states"]])
+            for each in self.body()["subscriptions"]
+        ]
+        set_node_subscriptions(row, said)
+        return self.shown(row)
+
+    def shown(self, row: Workflow) -> Response:
+        return Response({"subscriptions": [vars(each) for each in node_subscriptions(row)]})
 
 
 class IncidentsEndpoint(NotificationEndpoints):

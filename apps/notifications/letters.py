@@ -61,9 +61,17 @@ def path_of_rerun(workspace: str, run_id: int) -> str:
 
 def path_of_log(workspace: str, incident: Incident) -> str:
     """The log of the attempt that failed, at the line that says why."""
-    path = f"{path_of_run(workspace, incident.run_id)}nodes/{incident.node_run_id}/"
-    line = f"#L{incident.log_line}" if incident.log_line else ""
-    return f"{path}?attempt={incident.attempt}{line}" if incident.attempt else path
+    run_id, node_run_id = incident.run_id, incident.node_run_id or 0
+    return path_of_attempt(workspace, run_id, node_run_id, incident.attempt, incident.log_line)
+
+
+def path_of_attempt(
+    workspace: str, run_id: int, node_run_id: int, attempt: int | None, line: int | None = None
+) -> str:
+    """The log of an attempt of a node run, at a line of it."""
+    path = f"{path_of_run(workspace, run_id)}nodes/{node_run_id}/"
+    at = f"#L{line}" if line else ""
+    return f"{path}?attempt={attempt}{at}" if attempt else path
 
 
 def path_of_incidents(workspace: str) -> str:

@@ -141,6 +141,57 @@ class Channel(models.Model):
         return self.name
 
 
+class Tells(StrEnum):
+    """What a node does that one can be told of."""
+
+    STARTED = "started"  # each attempt
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # for good, its retries used up
+    RETRYING = "retrying"
+    TIMED_OUT = "timed_out"  # an attempt; it may be tried again
+    SLOW = "slow"  # it runs for longer than it usually does
+
+
+class NodeSubscription(models.Model):
+    """Addresses that are told of what one node of a workflow does, run for run.
+
+    It belongs to the workflow and to no version; the node is known by its name, whether it is in
+    the draft, in a version or in none any more.
+    """
+
+    workflow = models.ForeignKey(
+        Workflow, models.CASCADE, related_name="node_subscriptions", db_index=False
+    )
+    node = models.CharField(max_length=64)
+    addresses = ArrayField(models.CharField(max_length=254))
+    states = ArrayField(
+        models.CharField(max_length=10, choices=[(t.value, t.value) for t in Tells])
+    )
+    #: What happened before is told to nobody.
+    since = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["workflow", "node"], name="node_subscription_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.node} of workflow {self.workflow_id}: {', '.join(self.states)}"
+
+
+class Look(models.Model):
+    """Up to when somebody has looked for what is to be told, so that the next one begins there.
+
+    Whoever looks locks its row; another leaves it to them.
+    """
+
+    name = models.CharField(max_length=20, primary_key=True)
+    at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Incident(models.Model):
     """A workflow fails: from its first failed node to the next run that succeeds.
 
@@ -218,6 +269,7 @@ class Kind(StrEnum):
     OPENED = "opened"
     RECOVERED = "recovered"
     BACKFILL = "backfill"  # its first failed cycle, its end
+    NODE = "node"  # what a node does that an address is subscribed to
     TEST = "test"
     DIGEST = "digest"
 

@@ -7,12 +7,15 @@ from typing import Any, ClassVar
 
 from django import forms
 
+from apps.core.errors import Invalid
 from apps.core.forms import Form
 from apps.engine.priority import Priority
 from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
 from apps.engine.states import Overlap, Severity, Strategy
 from apps.nodes.forms import PairsField
 from apps.nodes.kinds.fields import PARAMETERS
+from apps.notifications.addresses import read_addresses
+from apps.notifications.models import NodeSubscription, Tells
 from apps.workflows.models import POLICIES, DraftNode, Workflow
 from apps.workflows.schedule_fields import ScheduleForm
 from apps.workflows.services.drafting import NodeSettings
@@ -330,6 +333,22 @@ class NodeForm(Form):
     variables = PairsField(
         label="Variables", required=False, help_text="They win over the workflow's and the job's."
     )
+    told = forms.CharField(
+        required=False,
+        max_length=10_000,
+        label="Subscription",
+        help_text="E-mail addresses, by commas, and when they are told. It counts at once and is "
+        "in no version.",
+        widget=forms.TextInput(
+            {"inputmode": "email", "autocomplete": "off", "placeholder": "nobody is told"}
+        ),
+    )
+    tells = forms.MultipleChoiceField(
+        required=False,
+        choices=[(each.value, each.value.replace("_", " ")) for each in Tells],
+        widget=forms.CheckboxSelectMultiple,
+        label="Told when it is",
+    )
 
     def __init__(
         self, workflow: Workflow, others: Sequence[DraftNode], *args: Any, **kwargs: Any
@@ -383,8 +402,25 @@ class NodeForm(Form):
             "queue": node.queue_id,
             "job_version_number": node.job_version_number,
             "variables": node.variables,
+            **NodeForm._subscription_of(node),
         }
 
+    @staticmethod
+    def _subscription_of(node: DraftNode) -> dict[str, Any]:
+        rows = NodeSubscription.objects.filter(workflow=node.workflow_id, node=node.name)
+        row = rows.first()
+        return {"told": ", ".join(row.addresses), "tells": row.states} if row else {}
+
     def settings(self) -> NodeSettings:
-        data = {k: v for k, v in self.cleaned_data.items() if k != "revision"}
-        return NodeSettings(**data)
+        data = self.cleaned_data
+        return NodeSettings(**{k: data[k] for k in data if k not in ("revision", "told", "tells")})
+
+    def subscription(self) -> tuple[list[str], list[Tells]]:
+        """Who is told, and of what. Raises Invalid with every fault."""
+        addresses = read_addresses(self.cleaned_data["told"], "told")
+        tells = [Tells(each) for each in self.cleaned_data["tells"]]
+        if addresses and not tells:
+            raise Invalid("choose when they are told", "tells")
+        if tells and not addresses:
+            raise Invalid("name the addresses that are told", "told")
+        return addresses, tells

@@ -29,6 +29,7 @@ from apps.engine.timevars import built_in
 from apps.nodes.forms import RemarksForm
 from apps.nodes.kinds.registry import kinds
 from apps.nodes.models import Job
+from apps.notifications.services.nodes import subscribe_node
 from apps.notifications.smtp import can_mail
 from apps.notifications.views import addresses_form
 from apps.runs.models import Run, SchedulePoint
@@ -285,10 +286,12 @@ def node(request: Request, workspace: str, pk: int) -> HttpResponse:
     if form.is_valid():
         revision = form.cleaned_data["revision"]
         try:
+            told = form.subscription()
             if old:
                 saved = edit_node(row, old.name, form.settings(), revision=revision)
             else:
                 saved = add_node(row, form.settings(), revision=revision)
+            subscribe_node(row, saved.name, *told)
         except Invalid as error:
             form.add_faults(error)
         except Conflict as error:

@@ -74,6 +74,7 @@ RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
     _FLOW: {"GET": (V, "read"), "PATCH": (W, "edit"), "DELETE": (W, "edit")},
     f"{_FLOW}/draft": {"PUT": (W, "edit")},
     f"{_FLOW}/notifications": {"GET": (V, "read"), "PUT": (W, "edit")},
+    f"{_FLOW}/node-subscriptions": {"GET": (V, "read"), "PUT": (W, "edit")},
     f"{_FLOW}/tags": {"PUT": (W, "edit")},
     f"{_FLOW}/ownership": {"PUT": (W, "edit")},
     "notification-rules": {"GET": (V, "read"), "POST": (W, "edit")},

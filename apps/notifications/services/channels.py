@@ -20,7 +20,14 @@ from apps.core.errors import Conflict, FieldFault, Invalid, faults_of
 from apps.core.outgoing import check_url
 from apps.notifications import apprise_url, webhook
 from apps.notifications.addresses import CHANNEL, channel_in, name_fault, read_addresses
-from apps.notifications.models import Channel, ChannelKind, Delivery, Rule, Subscription
+from apps.notifications.models import (
+    Channel,
+    ChannelKind,
+    Delivery,
+    NodeSubscription,
+    Rule,
+    Subscription,
+)
 from apps.notifications.verdicts import Deferred, Refused
 from apps.workspaces.models import User, Workspace
 from apps.workspaces.secrets import Unreadable, seal, unseal
@@ -183,7 +190,8 @@ def _ways(
 
 
 def delete_channel(channel: Channel) -> None:
-    """What still waits for it is given up. Raises Conflict while a workflow or a rule names it."""
+    """What still waits for it is given up. Raises Conflict while a workflow, a node or a rule
+    names it."""
     named = Subscription.objects.filter(
         workflow__workspace=channel.workspace_id,
         workflow__deleted_at=None,
@@ -194,6 +202,16 @@ def delete_channel(channel: Channel) -> None:
     )
     if rules.exists():
         raise Conflict(f"a rule tells channel {channel.name}; name another there first")
+    nodes = NodeSubscription.objects.filter(
+        workflow__workspace=channel.workspace_id,
+        workflow__deleted_at=None,
+        addresses__contains=[f"{CHANNEL}{channel.name}"],
+    ).select_related("workflow")
+    if (node := nodes.first()) is not None:
+        raise Conflict(
+            f"node {node.node} of {node.workflow.name} tells channel {channel.name}; name another "
+            "there first"
+        )
     flows = list(named.values_list("workflow__name", flat=True)[:4])
     if flows:
         more = " and more" if len(flows) > 3 else ""
