@@ -537,6 +537,8 @@ def test_rerun_of_a_part_is_about_that_part_unless_another_node_is_named():
     work()
     again.refresh_from_db()
     assert (again.state, again.total) == (RunState.SUCCEEDED, 2)
+    whole = replace(asked, node="", downstream=False, which=Which.MISSING)
+    assert len(plan_backfill(workflow, whole, clock=clock).cycles) == 1
 
     rerun_failed(run, user=None)
     work()

@@ -19,7 +19,7 @@ from itertools import islice
 from zoneinfo import ZoneInfo
 
 from django.db import connection, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Case, F, Func, IntegerField, Q, When
 from django.db.models.functions import Now
 
 from apps.core.errors import Conflict, FieldFault, Invalid, NotFound
@@ -373,33 +373,43 @@ def _found(asked: Asked, pattern: Timetable, offset: int) -> tuple[str, Iterator
 
 
 def _chosen(workflow: Workflow, asked: Asked, cycles: list[datetime]) -> list[datetime]:
-    """Those of the cycles, ascending, that `which` means; one query, and none for all."""
+    """Those of the cycles, ascending, that `which` means; two queries, and none for all."""
     if asked.which is Which.ALL:
         return list(cycles)
-    runs = counted_runs(workflow, asked.node, downstream=asked.downstream)
-    runs = runs.filter(cycle__range=(cycles[0], cycles[-1]))
+    newest: dict[datetime, str] = {}
+    done: set[datetime] = set()
+    for cycle, state in _results(workflow, asked, cycles[0], cycles[-1]):
+        newest[cycle] = state
+        if state == RunState.SUCCEEDED:
+            done.add(cycle)
     if asked.which is Which.MISSING:
-        done = runs.filter(state=RunState.SUCCEEDED).order_by().values_list("cycle", flat=True)
-        there = set(done.distinct())
-        return [cycle for cycle in cycles if cycle not in there]
-    newest = runs.order_by("cycle", "-pk").distinct("cycle").values_list("cycle", "state")
-    failed = {cycle for cycle, state in newest if state == RunState.FAILED}
-    return [cycle for cycle in cycles if cycle in failed]
+        return [cycle for cycle in cycles if cycle not in done]
+    return [cycle for cycle in cycles if newest.get(cycle) == RunState.FAILED]
 
 
-def counted_runs(workflow: Workflow, node: str = "", *, downstream: bool = False) -> QuerySet[Run]:
-    """The runs of a workflow that say whether a cycle was run.
+def _results(
+    workflow: Workflow, asked: Asked, first: datetime, last: datetime
+) -> Iterator[tuple[datetime, str]]:
+    """Cycle and state of each run that says whether a cycle was run, the newest last.
 
-    Not those of drafts, and not those of a backfill of a part, unless it is of the same part.
+    Not those of drafts, and not those of a part of the nodes, unless a backfill made them of the
+    same part. Two queries.
     """
-    runs = Run.objects.filter(workflow=workflow).exclude(trigger=Trigger.DEBUG)
-    whole_or_same = Q(backfill_cycle=None) | Q(backfill_cycle__backfill__node="")
-    if node:
-        whole_or_same |= Q(
-            backfill_cycle__backfill__node=node,
-            backfill_cycle__backfill__downstream=downstream,
-        )
-    return runs.filter(whole_or_same)
+    size = Func(F("graph__nodes"), function="jsonb_array_length", output_field=IntegerField())
+    versions = workflow.versions.annotate(size=size)
+    size_of: dict[int | None, int] = dict(versions.values_list("pk", "size"))
+    same = Q(
+        backfill_cycle__backfill__node=asked.node,
+        backfill_cycle__backfill__downstream=asked.downstream,
+    )
+    runs = Run.objects.filter(workflow=workflow, cycle__range=(first, last))
+    runs = runs.exclude(trigger=Trigger.DEBUG).annotate(
+        is_same=Case(When(same, then=True), default=False)
+    )
+    rows = runs.order_by("pk").values_list("cycle", "state", "version", "total", "is_same")
+    for cycle, state, version, total, is_same in rows.iterator():
+        if is_same or total >= size_of[version]:
+            yield cycle, state
 
 
 def _nodes(version: WorkflowVersion, asked: Asked) -> list[str]:

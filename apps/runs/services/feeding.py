@@ -32,18 +32,18 @@ from apps.workspaces.models import User
 #: there may be at once, within these.
 LEAST_AHEAD, MOST_AHEAD = 4, 50
 #: Node runs that one transaction makes.
-BATCH_NODES = 2000
+BATCH_NODES = 500
 #: Transactions of one call; what is left is the next one's.
-BATCHES = 5
+BATCHES = 4
 
 
-def feed(backfill_id: int) -> None:
+def feed(backfill_id: int, batches: int = BATCHES) -> None:
     """Let a backfill's next cycles start as far as it has room, and end it once all is over.
 
     May be called twice, late, or at once; outside a transaction. Where a cycle cannot be
     launched the backfill pauses and says why.
     """
-    for _ in range(BATCHES):
+    for _ in range(batches):
         look = _look(backfill_id)
         if look is None or not look.is_to_do:
             return

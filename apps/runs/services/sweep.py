@@ -66,7 +66,7 @@ def tick() -> None:
         for backfill_id in to_feed():
             with _alone(f"feeding backfill {backfill_id}"):
                 stop_rest(backfill_id)
-                feed(backfill_id)
+                feed(backfill_id, batches=1)  # schedules wait for the end of this tick
     with _alone("filling lanes"):
         for lane_id in lanes_to_fill():
             with _alone(f"filling lane {lane_id}"):
