@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 from django.conf import settings
@@ -183,6 +184,10 @@ class WorkspaceHold(models.Model):
 
     def __str__(self) -> str:
         return f"{self.what} {self.name}"
+
+    def is_on_one_of(self, tags: Mapping[str, str]) -> bool:
+        """Whether it holds the workflows with one of these tags."""
+        return self.tag_key in tags and self.tag_value in ("", tags[self.tag_key])
 
     @property
     def what(self) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
 from apps.core.errors import Denied, NotFound
 from apps.engine.roles import Permission, Role, allows
@@ -61,15 +61,11 @@ def standing_holds(workspace: Workspace) -> QuerySet[WorkspaceHold]:
 
 def holds_on_tags(workspace_id: int, tags: Mapping[str, str]) -> list[WorkspaceHold]:
     """The holds that stand on one of these tags, the oldest first; no query without tags."""
-    if not tags:
-        return []
-    rows = WorkspaceHold.objects.filter(on_tags(tags), workspace=workspace_id, released_at=None)
-    return list(rows.order_by("pk"))
+    found = tag_holds([workspace_id] if tags else [])
+    return [hold for hold in found if hold.is_on_one_of(tags)]
 
 
-def on_tags(tags: Mapping[str, str]) -> Q:
-    """Whether a hold is on one of these tags; of no use without any."""
-    ours = Q()
-    for key, value in tags.items():
-        ours |= Q(tag_key=key, tag_value__in=["", value])
-    return ours
+def tag_holds(workspace_ids: Collection[int]) -> list[WorkspaceHold]:
+    """The holds on tags that stand in these workspaces, the oldest first."""
+    rows = WorkspaceHold.objects.filter(workspace__in=workspace_ids, released_at=None)
+    return list(rows.exclude(tag_key="").order_by("pk"))

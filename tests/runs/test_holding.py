@@ -66,12 +66,12 @@ def test_held_queue_hands_nothing_on_takes_its_capacity_back_and_goes_on_when_re
 
     held = hold(workspace(), queue=None if whole else queue(), user=None)
 
-    assert (take(), queues_with_work()) == (None, [])
+    assert (take(), queues_with_work(8)) == (None, {})
     assert end(mine).next is None
     assert queue().used == 0
     assert states(run) == "succeeded queued queued"
     release(held, user=None)
-    assert queues_with_work() == [queue().pk]
+    assert queues_with_work(8) == {queue().pk: 2}
     assert take().key == "b"
 
 

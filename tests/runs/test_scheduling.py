@@ -14,7 +14,7 @@ from apps.core.errors import Conflict
 from apps.engine.states import Missed, Overlap, RunState, Trigger
 from apps.runs.models import Run, SchedulePoint
 from apps.runs.services import sweep
-from apps.runs.services.holding import hold, release
+from apps.runs.services.holding import hold, release, tag_workflow
 from apps.runs.services.launch import launch
 from apps.runs.services.prune import prune
 from apps.runs.services.scheduling import due, due_soon, latest_today, switch, take_due
@@ -49,8 +49,7 @@ def scheduled(name: str = "flow", *, on: bool = True, **settings: object) -> Wor
 
 
 def look(hours: float) -> None:
-    for pk in due(at(hours)):
-        take_due(pk, at(hours))
+    take_due(due(at(hours)), at(hours))
 
 
 def points(flow: Workflow) -> list[tuple[int, str]]:
@@ -325,17 +324,55 @@ def test_many_who_look_at_once_take_every_point_once():
     assert Run.objects.count() == 18
 
 
+@pytest.mark.parametrize("count", [2, 12])
+def test_however_many_are_due_at_once_they_cost_so_many_statements(
+    django_assert_num_queries, count
+):
+    flows = [scheduled(f"flow{n:02}") for n in range(count)]
+    for flow in flows:
+        tag_workflow(flow, {"team": "sales"}, user=None)
+
+    with django_assert_num_queries(21):
+        look(1)
+
+    assert [points(flow) for flow in flows] == [[(1, "run")]] * count
+
+
+def test_of_many_that_are_due_at_once_each_gets_what_is_its_own():
+    alone, skips = scheduled("alone"), scheduled("skips", overlap=Overlap.SKIP)
+    waits, held = scheduled("waits", overlap=Overlap.WAIT), scheduled("held")
+    lost = scheduled("lost")
+    tag_workflow(held, {"team": "sales"}, user=None)
+    look(1)
+    hold(workspace(), tag="team=sales", user=None)
+    graph = lost.published.graph
+    graph["nodes"][0]["job"] = 0
+    WorkflowVersion.objects.filter(pk=lost.published_id).update(graph=graph)
+
+    look(2)
+
+    assert points(alone) == points(waits) == [(1, "run"), (2, "run")]
+    assert points(skips) == [(1, "run"), (2, "overlap")]
+    assert points(held) == [(1, "run")]
+    assert points(lost) == [(1, "run"), (2, "fault")]
+    of_lane = {flow.name: [] for flow in (alone, waits)}
+    for run in Run.objects.filter(name__in=of_lane).order_by("pk"):
+        of_lane[run.name].append(run.waits)
+    assert of_lane == {"alone": [False, False], "waits": [False, True]}
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.timeout(120)
-def test_many_that_are_due_at_once_are_launched_side_by_side_each_once():
-    flows = [scheduled(f"flow{n:02}") for n in range(sweep.FEW + 3)]
+def test_one_that_is_broken_costs_the_others_that_are_due_with_it_nothing():
+    flows = [scheduled(f"flow{n}") for n in range(4)]
+    WorkflowVersion.objects.filter(pk=flows[1].published_id).update(graph={"settings": {}})
     hour = sweep.database_clock().replace(minute=0, second=0, microsecond=0)
     Schedule.objects.update(next_at=hour, done_until=hour - timedelta(seconds=1))
 
     sweep.tick()
 
     found = SchedulePoint.objects.filter(run__isnull=False).order_by("workflow__name")
-    assert [(row.workflow, row.cycle) for row in found] == [(flow, hour) for flow in flows]
+    assert [row.workflow.name for row in found] == ["flow0", "flow2", "flow3"]
 
 
 OF_EVERY_KIND = [
@@ -364,8 +401,8 @@ def test_a_day_of_irregular_doubled_looks_takes_every_point_once():
         now += timedelta(seconds=rng.choice([1, 60, 600, 3600]) * rng.random())
         now = min(now, begin + timedelta(hours=24))
         clock = partial(datetime.fromtimestamp, now.timestamp(), UTC)
-        for pk in due(clock) * 2:
-            take_due(pk, clock)
+        for some in (due(clock), due(clock)):
+            take_due(some, clock)
 
     for flow, timetable in flows.items():
         rows = SchedulePoint.objects.filter(workflow=flow).order_by("cycle")

@@ -13,7 +13,8 @@ call these while holding the lock of a node run.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from django.db import connection, transaction
@@ -50,6 +51,30 @@ def lane_of(workspace: Workspace | int, owner: str, *, limit: int | None) -> Lan
     return lane
 
 
+def lanes_of(limits: Mapping[tuple[int, str], int]) -> dict[tuple[int, str], Lane]:
+    """Lanes by workspace and owner, with these limits: made where there are none, all locked.
+
+    As `lane_of` and `lock` for many, but what a higher limit lets start is for the caller to
+    fill. In a transaction that has locked whose they are, so that nobody else makes one.
+    """
+    rows = Lane.objects.select_for_update(no_key=True).order_by("pk")
+    found = rows.filter(
+        workspace__in={workspace for workspace, _ in limits},
+        owner__in=[owner for _, owner in limits],
+    )
+    lanes = {(lane.workspace_id, lane.owner): lane for lane in found}
+    for key, lane in lanes.items():
+        if limits.get(key, lane.limit) != lane.limit:
+            lane.limit = limits[key]
+            lane.save(update_fields=["limit"])
+    made = Lane.objects.bulk_create(
+        Lane(workspace_id=workspace, owner=owner, limit=limit)
+        for (workspace, owner), limit in limits.items()
+        if (workspace, owner) not in lanes
+    )
+    return lanes | {(lane.workspace_id, lane.owner): lane for lane in made}
+
+
 @transaction.atomic(savepoint=False)
 def fill(lane_id: int) -> None:
     """Let as many runs start as the lane has room for, the longest in line first.
@@ -58,6 +83,18 @@ def fill(lane_id: int) -> None:
     cycle keeps its place in line and lets others pass.
     """
     ring_after_commit(dict(call("SELECT runyard_fill(%s)", [lane_id])))
+
+
+@transaction.atomic(savepoint=False)
+def fill_all(lane_ids: Collection[int]) -> None:
+    """As `fill`, for many lanes that the caller has locked."""
+    if not lane_ids:
+        return
+    sql = "SELECT jsonb_agg(runyard_fill(lane)) FROM unnest(%s::bigint[]) AS lane"
+    bells: Counter[int] = Counter()
+    for found in call(sql, [sorted(lane_ids)]):
+        bells.update(dict(found))
+    ring_after_commit(bells)
 
 
 def follow(run_id: int) -> None:
@@ -79,15 +116,21 @@ def to_follow() -> list[int]:
     return sorted(pk for pk in found if pk is not None)
 
 
-def earlier_of(workflow_id: int, cycles: Collection[datetime]) -> dict[datetime, int]:
-    """By cycle, the newest run of it that is not over; one query whatever their number.
+def earlier_of(cycles: Mapping[int, Collection[datetime]]) -> dict[int, dict[datetime, int]]:
+    """By workflow and cycle, the newest run of it that is not over; one query for all.
 
-    What is found holds as long as the workflow's row is locked, but for runs that end.
+    What is found holds as long as the workflows' rows are locked, but for runs that end.
     """
     rows = Run.objects.filter(
-        workflow=workflow_id, cycle__in=cycles, state__in=[RunState.PENDING, RunState.RUNNING]
+        workflow__in=cycles.keys(),
+        cycle__in={cycle for each in cycles.values() for cycle in each},
+        state__in=[RunState.PENDING, RunState.RUNNING],
     )
-    return dict(rows.values("cycle").annotate(last=Max("pk")).values_list("cycle", "last"))
+    found: dict[int, dict[datetime, int]] = {pk: {} for pk in cycles}
+    newest = rows.values("workflow", "cycle").annotate(last=Max("pk"))
+    for workflow_id, cycle, last in newest.values_list("workflow", "cycle", "last"):
+        found[workflow_id][cycle] = last
+    return found
 
 
 def lanes_to_fill() -> list[int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from django.db import connection, transaction
 
-from apps.core.errors import Conflict
+from apps.core.errors import Conflict, Invalid
 from apps.engine.priority import Priority
 from apps.engine.states import Hold, NodeState, Overlap, RunState, Trigger
 from apps.nodes.kinds.base import Given
@@ -19,13 +20,19 @@ from apps.runs.models import Lane, NodeRun, Run, RunEvent
 from apps.runs.services.endings import check_hooks, told_of_failures
 from apps.runs.services.holding import held_note
 from apps.runs.services.hot_path import call
-from apps.runs.services.lanes import earlier_of, fill, lane_of, lock
-from apps.runs.services.planning import Plan, PlannedNode, plan_of_job, plan_of_workflow
+from apps.runs.services.lanes import earlier_of, fill_all, lane_of, lanes_of, lock
+from apps.runs.services.planning import (
+    Catalogue,
+    Plan,
+    PlannedNode,
+    plan_of_job,
+    plan_of_workflow,
+)
 from apps.workflows.clock import zone_of
 from apps.workflows.models import Workflow, WorkflowVersion
 from apps.workflows.services.publishing import whole
-from apps.workspaces.models import ResourceQueue, User
-from apps.workspaces.selectors import holds_on_tags
+from apps.workspaces.models import ResourceQueue, User, WorkspaceHold
+from apps.workspaces.selectors import holds_on_tags, tag_holds
 from apps.workspaces.variables import variables_of
 
 
@@ -90,18 +97,9 @@ def launch(
         given = Given(variables_of(owner.workspace_id), settings["variables"], run=parameters or {})
         plan = plan_of_workflow(what, trigger, queue, priority, versions or {}, given)
         lane = _overlapping(owner, settings, cycles, trigger, lane, overlap)
-        earlier = earlier_of(owner.pk, cycles)
-        columns = {
-            "workflow": owner,
-            "version": what,
-            "name": owner.name,
-            "flow": owner.pk,
-            "strategy": settings["strategy"],
-            "parallelism": settings["parallelism"],
-            "timeout_seconds": settings["timeout_seconds"],
-            "zone": zone_of(settings, owner.workspace.zone),
-            "on_failure": told_of_failures(trigger),
-        }
+        earlier = earlier_of({owner.pk: cycles})[owner.pk]
+        what.workflow = owner
+        columns = _columns_of(what, settings, trigger)
     elif overlap is not None:
         raise ValueError("overlap is between runs of a workflow; give a job's run a lane")
     else:
@@ -109,7 +107,7 @@ def launch(
         given = Given(variables_of(owner.workspace_id), run=parameters or {})
         plan = plan_of_job(what, trigger, queue, priority, given)
         # Flows of jobs and of workflows meet in one queue: negative ids keep them apart.
-        columns = {"job": owner, "name": owner.path, "flow": -owner.pk}
+        columns = {"job": owner, "name": owner.path, "flow": -owner.pk, "trigger": trigger}
         columns["zone"] = zone_of({}, owner.workspace.zone)
 
     if flow is not None:
@@ -117,68 +115,211 @@ def launch(
     check_hooks(on_end)
     if lane is not None:
         lock(lane)
-    _hold_queues(plan, queue)
-    kept = dict(keep or {})
+    named = {node.queue.pk: node.queue.name for node in plan.nodes}
+    if gone := _hold_queues({**named, **({queue.pk: queue.name} if queue else {})}):
+        raise Conflict(_gone(gone))
     about = {node.key for node in plan.nodes if part is None or node.key in part}
+    kept = dict(keep or {})
+    columns |= {
+        "parameters": dict(given.run),
+        "variables": dict(given.workspace),
+        "remarks": remarks,
+        "rerun_of": rerun_of,
+        "on_end": list(on_end),
+        "queue": queue,
+        "priority": priority,
+        "created_by": by,
+        "total": len(about | kept.keys()),
+    }
     again = {key for key in about if only is None or key in only} - kept.keys()
-    roots = [key for key in again if not plan.graph.upstream[key] & again]
     # Read under the workflow's lock: a hold that is being made waits for it before it looks.
     holds = holds_on_tags(owner.workspace_id, owner.tags) if isinstance(owner, Workflow) else []
-    limit = 0 if holds else columns.get("parallelism") or len(roots)
-    runs = Run.objects.bulk_create(
-        Run(
-            workspace_id=owner.workspace_id,
-            cycle=cycle,
-            trigger=trigger,
-            hold=Hold.NONE,
-            held=bool(holds),
-            parameters=dict(given.run),
-            variables=dict(given.workspace),
-            remarks=remarks,
-            rerun_of=rerun_of,
-            lane=lane,
-            waits=lane is not None or cycle in earlier,
-            waits_for_id=earlier.get(cycle),
-            on_end=list(on_end),
-            queue=queue,
-            priority=priority,
-            created_by=by,
-            total=len(about | kept.keys()),
-            active=0 if lane or cycle in earlier else min(limit, len(roots)),
-            open=len(roots),
-            succeeded=len(kept),
-            **columns,
-        )
-        for cycle in cycles
+    [runs] = _begin([_Start(owner, cycles, plan, columns, lane, earlier, holds, kept, again)])
+    return runs
+
+
+def launch_due(
+    due: Sequence[tuple[WorkflowVersion, Sequence[datetime]]],
+) -> list[list[Run] | Conflict | Invalid]:
+    """Start a run per due cycle of many workflows, by one set of statements: for the scheduler.
+
+    As `launch` does it for each with the trigger *schedule*. In a transaction, with the rows of
+    the workflows locked; each version has its own as `workflow`. In the place of a workflow's runs
+    stands why nothing of it was started.
+    """
+    if not due:
+        return []
+    versions = [version for version, _ in due]
+    catalogue = Catalogue.of(versions)
+    variables = {pk: variables_of(pk) for pk in {v.workflow.workspace_id for v in versions}}
+    settings_of = {v.workflow_id: whole(v.graph)["settings"] for v in versions}
+    skipping = [pk for pk, said in settings_of.items() if said["overlap"] == Overlap.SKIP.value]
+    in_the_way = _oldest_not_over(skipping)
+    plans: dict[int, Plan] = {}
+    why_not: dict[int, Conflict | Invalid] = {}
+    for version, cycles in due:
+        flow = version.workflow
+        settings = settings_of[flow.pk]
+        given = Given(variables[flow.workspace_id], settings["variables"])
+        if flow.pk in skipping and len(cycles) > 1:
+            raise ValueError("with the overlap *skip* runs are launched one at a time")
+        try:
+            plans[flow.pk] = plan_of_workflow(
+                version, Trigger.SCHEDULE, None, None, {}, given, catalogue
+            )
+        except Invalid as error:
+            why_not[flow.pk] = error
+        if flow.pk in in_the_way:
+            why_not[flow.pk] = Skipped(flow, in_the_way[flow.pk])
+    queues = {node.queue.pk: node.queue.name for plan in plans.values() for node in plan.nodes}
+    gone = _hold_queues(queues)
+    for pk, plan in plans.items():
+        if lost := {node.queue.pk: node.queue.name for node in plan.nodes if node.queue.pk in gone}:
+            why_not[pk] = Conflict(_gone(lost))
+
+    going = [(version, cycles) for version, cycles in due if version.workflow_id not in why_not]
+    lanes = lanes_of(
+        {
+            _lane_key(version.workflow): _limit(settings_of[version.workflow_id])
+            for version, _ in going
+            if version.workflow_id not in skipping
+        }
     )
-    nodes = _node_runs(plan, runs, kept, again)
+    earlier = earlier_of({version.workflow_id: cycles for version, cycles in going})
+    standing = tag_holds({v.workflow.workspace_id for v, _ in going if v.workflow.tags})
+    starts = []
+    for version, cycles in going:
+        flow = version.workflow
+        settings, plan = settings_of[flow.pk], plans[flow.pk]
+        columns = {
+            **_columns_of(version, settings, Trigger.SCHEDULE),
+            "variables": dict(variables[flow.workspace_id]),
+            "total": len(plan.nodes),
+        }
+        holds = [
+            hold
+            for hold in standing
+            if hold.workspace_id == flow.workspace_id and hold.is_on_one_of(flow.tags)
+        ]
+        lane = lanes.get(_lane_key(flow))
+        again = {node.key for node in plan.nodes}
+        starts.append(
+            _Start(flow, cycles, plan, columns, lane, earlier[flow.pk], holds, again=again)
+        )
+    runs = dict(zip((version.workflow_id for version, _ in going), _begin(starts), strict=True))
+    return [why_not.get(v.workflow_id) or runs[v.workflow_id] for v in versions]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Runs of one workflow or job that are to be written, one per cycle."""
+
+    owner: Workflow | Job
+    cycles: Sequence[datetime]
+    plan: Plan
+    #: Of each run.
+    columns: Mapping[str, Any]
+    lane: Lane | None = None
+    #: By cycle, the run that one of it has to wait for.
+    earlier: Mapping[datetime, int] = field(default_factory=dict)
+    holds: Sequence[WorkspaceHold] = ()
+    kept: Mapping[str, NodeRun] = field(default_factory=dict)
+    #: The nodes that run.
+    again: Set[str] = frozenset()
+
+    @property
+    def roots(self) -> int:
+        """How many nodes wait for no other."""
+        return sum(not self.plan.graph.upstream[key] & self.again for key in self.again)
+
+    @property
+    def limit(self) -> int:
+        """How many nodes of a run may be queued at once."""
+        return 0 if self.holds else self.columns.get("parallelism") or self.roots
+
+    def runs(self) -> list[Run]:
+        roots, limit = self.roots, self.limit
+        return [
+            Run(
+                workspace_id=self.owner.workspace_id,
+                cycle=cycle,
+                hold=Hold.NONE,
+                held=bool(self.holds),
+                lane=self.lane,
+                waits=self.lane is not None or cycle in self.earlier,
+                waits_for_id=self.earlier.get(cycle),
+                active=0 if self.lane or cycle in self.earlier else min(limit, roots),
+                open=roots,
+                succeeded=len(self.kept),
+                **self.columns,
+            )
+            for cycle in self.cycles
+        ]
+
+    def events(self, run: Run) -> Iterator[RunEvent]:
+        """What is told of a new run."""
+        by = run.created_by
+        yield RunEvent(run=run, new=run.state, user=by, note=f"started: {run.trigger}")
+        if self.holds:
+            yield RunEvent(run=run, user=by, note=held_note(self.holds))
+        if run.waits_for_id is not None:
+            note = f"waits for run {run.waits_for_id}, of the same cycle"
+            yield RunEvent(run=run, note=note)
+
+
+def _begin(starts: Sequence[_Start]) -> list[list[Run]]:
+    """Write the runs and let them start, whatever their number by so many statements."""
+    made = [start.runs() for start in starts]
+    Run.objects.bulk_create([run for runs in made for run in runs])
+    nodes = _node_runs(starts, made)
     NodeRun.objects.bulk_create(nodes, batch_size=2000)
     RunEvent.objects.bulk_create(
-        RunEvent(run=run, new=run.state, user=by, note=f"started: {trigger}") for run in runs
-    )
-    if holds:
-        RunEvent.objects.bulk_create(
-            RunEvent(run=run, user=by, note=held_note(holds)) for run in runs
-        )
-    if earlier:
-        RunEvent.objects.bulk_create(
-            RunEvent(run=run, note=f"waits for run {run.waits_for_id}, of the same cycle")
+        [
+            event
+            for start, runs in zip(starts, made, strict=True)
             for run in runs
-            if run.waits_for_id is not None
-        )
-    if lane is not None:
-        fill(lane.pk)
-    else:
-        _enqueue(runs, nodes, limit)
-    return runs
+            for event in start.events(run)
+        ]
+    )
+    fill_all({start.lane.pk for start in starts if start.lane is not None})
+    limits = {
+        run.pk: start.limit
+        for start, runs in zip(starts, made, strict=True)
+        for run in runs
+        if not run.waits
+    }
+    _enqueue(nodes, limits)
+    return made
 
 
 class Skipped(Conflict):
     """Nothing was started, since `run`, of the same workflow, is not over."""
 
-    def __init__(self, message: str, run: Run) -> None:
-        super().__init__(message)
+    def __init__(self, workflow: Workflow, run: Run) -> None:
+        super().__init__(
+            f"run {run.pk} of workflow {workflow.name!r} is not over, and the overlap is skip; "
+            "wait for its end, stop it, or start this one in parallel"
+        )
         self.run = run
+
+
+def _columns_of(
+    version: WorkflowVersion, settings: Mapping[str, Any], trigger: Trigger
+) -> dict[str, Any]:
+    """What each run of a workflow's version says, whoever starts it."""
+    workflow = version.workflow
+    return {
+        "workflow": workflow,
+        "version": version,
+        "name": workflow.name,
+        "flow": workflow.pk,
+        "trigger": trigger,
+        "strategy": settings["strategy"],
+        "parallelism": settings["parallelism"],
+        "timeout_seconds": settings["timeout_seconds"],
+        "zone": zone_of(settings, workflow.workspace.zone),
+        "on_failure": told_of_failures(trigger),
+    }
 
 
 def _overlapping(
@@ -200,75 +341,90 @@ def _overlapping(
     if overlap is Overlap.SKIP:
         if len(cycles) > 1:
             raise ValueError("with the overlap *skip* runs are launched one at a time")
-        rows = Run.objects.filter(workflow=workflow, state__in=[RunState.PENDING, RunState.RUNNING])
-        earlier = rows.exclude(trigger=Trigger.DEBUG).order_by("pk").first()
-        if earlier is not None:
-            raise Skipped(
-                f"run {earlier.pk} of workflow {workflow.name!r} is not over, and the overlap is "
-                "skip; wait for its end, stop it, or start this one in parallel",
-                run=earlier,
-            )
+        if earlier := _oldest_not_over([workflow.pk]):
+            raise Skipped(workflow, earlier[workflow.pk])
         return lane
     if lane is not None:
         raise ValueError(f"a run stands in one line: give a lane, or the overlap *{overlap}*")
-    limit = 1 if overlap is Overlap.WAIT else settings["overlap_limit"]
-    return lane_of(workflow.workspace_id, f"workflow {workflow.pk}", limit=limit)
+    workspace, owner = _lane_key(workflow)
+    return lane_of(workspace, owner, limit=_limit({**settings, "overlap": overlap}))
 
 
-def _hold_queues(plan: Plan, queue: ResourceQueue | None) -> None:
+def _oldest_not_over(workflow_ids: Collection[int]) -> dict[int, Run]:
+    """The oldest run of each workflow that is not over, debug runs aside; no query without any."""
+    rows = Run.objects.filter(
+        workflow__in=workflow_ids, state__in=[RunState.PENDING, RunState.RUNNING]
+    ).exclude(trigger=Trigger.DEBUG)
+    oldest = rows.order_by("workflow_id", "pk").distinct("workflow_id")
+    return {run.workflow_id: run for run in oldest if run.workflow_id is not None}
+
+
+def _lane_key(workflow: Workflow) -> tuple[int, str]:
+    """Workspace and owner of the lane of a workflow's scheduled runs."""
+    return workflow.workspace_id, f"workflow {workflow.pk}"
+
+
+def _limit(settings: Mapping[str, Any]) -> int:
+    """How many scheduled runs of a workflow may be under way at once."""
+    return 1 if settings["overlap"] == Overlap.WAIT else int(settings["overlap_limit"])
+
+
+def _hold_queues(names: Mapping[int, str]) -> dict[int, str]:
     """See to it that no queue is deleted before this transaction ends; nobody else waits for it.
 
-    Raises Conflict if one has just been.
+    `names` by id; those that have just been deleted are returned.
     """
-    names = {node.queue.pk: node.queue.name for node in plan.nodes}
-    if queue is not None:
-        names[queue.pk] = queue.name
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id FROM workspaces_resourcequeue WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE",
             [list(names)],
         )
-        gone = names.keys() - {pk for (pk,) in cursor.fetchall()}
-    if gone:
-        name = min(names[pk] for pk in gone)
-        raise Conflict(f"queue {name!r} was deleted meanwhile; choose another")
+        there = {pk for (pk,) in cursor.fetchall()}
+    return {pk: name for pk, name in names.items() if pk not in there}
 
 
-def _node_runs(
-    plan: Plan, runs: Sequence[Run], kept: Mapping[str, NodeRun], again: Set[str]
-) -> list[NodeRun]:
+def _gone(queues: Mapping[int, str]) -> str:
+    return f"queue {min(queues.values())!r} was deleted meanwhile; choose another"
+
+
+def _node_runs(starts: Sequence[_Start], made: Sequence[Sequence[Run]]) -> list[NodeRun]:
     """The rows of every run, their ids in the graph's order: a successor's is the greater."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT nextval(pg_get_serial_sequence('runs_noderun', 'id'))"
             " FROM generate_series(1, %s)",
-            [len(plan.nodes) * len(runs)],
+            [sum(len(start.plan.nodes) * len(start.cycles) for start in starts)],
         )
         ids = iter(sorted(pk for (pk,) in cursor.fetchall()))
-    rows: list[NodeRun] = []
-    for run in runs:
-        pk_of = {node.key: next(ids) for node in plan.nodes}
-        rows += [
-            _kept(pk_of[node.key], run, node, kept[node.key])
-            if node.key in kept
-            else NodeRun(
-                pk=pk_of[node.key],
-                run=run,
-                key=node.key,
-                job_version=node.version,
-                queue=node.queue,
-                flow=run.flow,
-                demand=node.demand,
-                outside=node.key not in again,
-                need=len(plan.graph.upstream[node.key] & again) if node.key in again else 1,
-                down=sorted(pk_of[below] for below in plan.graph.downstream[node.key] & again)
-                if node.key in again
-                else [],
-                **node.columns,
-            )
-            for node in plan.nodes
-        ]
-    return rows
+    return [
+        node
+        for start, runs in zip(starts, made, strict=True)
+        for run in runs
+        for node in _nodes_of(start, run, ids)
+    ]
+
+
+def _nodes_of(start: _Start, run: Run, ids: Iterator[int]) -> Iterator[NodeRun]:
+    graph, again = start.plan.graph, start.again
+    pk_of = {node.key: next(ids) for node in start.plan.nodes}
+    for node in start.plan.nodes:
+        if node.key in start.kept:
+            yield _kept(pk_of[node.key], run, node, start.kept[node.key])
+            continue
+        runs = node.key in again
+        yield NodeRun(
+            pk=pk_of[node.key],
+            run=run,
+            key=node.key,
+            job_version=node.version,
+            queue=node.queue,
+            flow=run.flow,
+            demand=node.demand,
+            outside=not runs,
+            need=len(graph.upstream[node.key] & again) if runs else 1,
+            down=sorted(pk_of[key] for key in graph.downstream[node.key] & again) if runs else [],
+            **node.columns,
+        )
 
 
 def _kept(pk: int, run: Run, node: PlannedNode, before: NodeRun) -> NodeRun:
@@ -289,15 +445,15 @@ def _kept(pk: int, run: Run, node: PlannedNode, before: NodeRun) -> NodeRun:
     )
 
 
-def _enqueue(runs: Sequence[Run], nodes: Sequence[NodeRun], limit: int) -> None:
-    """Queue the roots of new runs that do not wait, at most `limit` of each.
+def _enqueue(nodes: Sequence[NodeRun], limits: Mapping[int, int]) -> None:
+    """Queue the roots of new runs, of each run at most as many as its id has for a limit.
 
     Nobody else can see them yet.
     """
-    left = {run.pk: 0 if run.waits else limit for run in runs}
+    left = dict(limits)
     first: list[NodeRun] = []
     for node in nodes:
-        if node.state == NodeState.PENDING and node.need == 0 and left[node.run_id]:
+        if node.state == NodeState.PENDING and node.need == 0 and left.get(node.run_id):
             left[node.run_id] -= 1
             first.append(node)
     if not first:

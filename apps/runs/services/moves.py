@@ -185,7 +185,7 @@ def reopen(run: Run, *, user: User | None) -> None:
     if run.ended_at is None:
         return
     if run.workflow_id is not None:
-        other = earlier_of(run.workflow_id, [run.cycle]).get(run.cycle)
+        other = earlier_of({run.workflow_id: [run.cycle]})[run.workflow_id].get(run.cycle)
         if other is not None:
             raise Conflict(
                 f"run {other} runs the same cycle as run {run.pk} and is not over; wait for its "

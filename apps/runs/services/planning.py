@@ -5,7 +5,7 @@ Nothing is written here. A launch, a dry run and a backfill's preview read the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -54,6 +54,32 @@ class Plan:
     graph: Graph
 
 
+@dataclass(frozen=True)
+class Catalogue:
+    """What plans are made of, read once for all versions that are to be planned."""
+
+    jobs: Mapping[int, Job]
+    #: By job and number.
+    pinned: Mapping[tuple[int, int], JobVersion]
+    queues: Mapping[int, ResourceQueue]
+
+    @classmethod
+    def of(cls, versions: Collection[WorkflowVersion]) -> Catalogue:
+        """Three queries, two where no node pins its job's version."""
+        nodes = [node for version in versions for node in version.graph["nodes"]]
+        jobs = Job.objects.filter(pk__in={node["job"] for node in nodes})
+        pins = JobVersion.objects.select_related("job").filter(
+            job__in=list({node["job"] for node in nodes if node["job_version_number"]}),
+            number__in={node["job_version_number"] for node in nodes} - {None},
+        )
+        workspaces = {version.workflow.workspace_id for version in versions}
+        return cls(
+            {job.pk: job for job in jobs.select_related("published", "published__job")},
+            {(pin.job_id, pin.number): pin for pin in pins if pin.number is not None},
+            ResourceQueue.objects.filter(workspace__in=workspaces).in_bulk(),
+        )
+
+
 def versions_now(
     version: WorkflowVersion,
     *,
@@ -80,11 +106,18 @@ def plan_of_workflow(
     priority: Priority | None,
     versions: Mapping[str, JobVersion],
     given: Given,
+    catalogue: Catalogue | None = None,
 ) -> Plan:
+    """The plan of a run of a workflow's version; the arguments are those of `launch`.
+
+    Raises Invalid with all that keeps its nodes from being started.
+    """
     # A version that was published without parameters is as it was then; what a job brought since,
     # its node says.
     judged = bool(given.run) or version.number is None
-    found = choices(version, trigger, override, priority, versions, given, judged=judged)
+    found = choices(
+        version, trigger, override, priority, versions, given, judged=judged, catalogue=catalogue
+    )
     if faults := [fault for each in found for fault in each.faults]:
         raise Invalid(faults)
     nodes = {each.key: each.node for each in found if each.node is not None}
@@ -102,34 +135,24 @@ def choices(
     given: Given,
     *,
     judged: bool,
+    catalogue: Catalogue | None = None,
 ) -> list[Chosen]:
     """What each node of a version would run with, in the order of its graph's nodes.
 
     The arguments are those of `launch`; `judged`: names of variables that nobody defines are
-    faults as well.
+    faults as well. `catalogue`: where it has been read for several versions.
     """
     graph = whole(version.graph)
     settings = graph["settings"]
-    jobs = {
-        job.pk: job
-        for job in Job.objects.filter(
-            pk__in={node["job"] for node in graph["nodes"]}
-        ).select_related("published", "published__job")
-    }
-    pinned = {
-        (pin.job_id, pin.number): pin
-        for pin in JobVersion.objects.select_related("job").filter(
-            job__in=jobs, number__in={n["job_version_number"] for n in graph["nodes"]} - {None}
-        )
-    }
-    queues = ResourceQueue.objects.filter(workspace=version.workflow.workspace_id).in_bulk()
+    catalogue = catalogue or Catalogue.of([version])
+    workspace = version.workflow.workspace_id
     found: list[Chosen] = []
     for node in graph["nodes"]:
         key = node["name"]
-        job, number = jobs.get(node["job"]), node["job_version_number"]
+        job, number = catalogue.jobs.get(node["job"]), node["job_version_number"]
         job_version = None
         if job is not None:
-            job_version = pinned.get((job.pk, number)) if number else job.published
+            job_version = catalogue.pinned.get((job.pk, number)) if number else job.published
             job_version = versions.get(key, job_version)
         if job_version is None:
             what = f"job {job.path!r}" if job else "its job"
@@ -137,7 +160,9 @@ def choices(
             found.append(Chosen(key, job, None, None, None, (fault,)))
             continue
         queue_id = node["queue"] or settings["queue"] or job_version.queue_id
-        queue = override or queues.get(queue_id)
+        queue = override or (catalogue.queues.get(queue_id) if queue_id else None)
+        if queue is not None and queue.workspace_id != workspace:
+            queue = None
         made = _node(
             key,
             job_version,

@@ -1,8 +1,7 @@
 """The scheduler: every due point of a schedule that is on becomes a run, or says why none.
 
     switch(workflow, on=True, user=maya)
-    for workflow_id in due():           # with every tick
-        take_due(workflow_id)
+    take_due(due())                     # with every tick
 
 A schedule remembers up to where its points are done (`done_until`), and moves that on in the
 transaction that makes their rows and runs, under its workflow's row lock. So a point is taken
@@ -13,24 +12,22 @@ repeats nor drops one. What is started is the version that is published now.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice, zip_longest
 
 from django.db import connection, transaction
-from django.db.models import Q, QuerySet
 
 from apps.core.errors import Conflict, Invalid, NotFound
-from apps.engine.states import Missed, Overlap, Trigger
+from apps.engine.states import Missed, Overlap
 from apps.engine.timetable import Timetable
 from apps.runs.models import Run, SchedulePoint
-from apps.runs.services.launch import Skipped, launch
+from apps.runs.services.launch import Skipped, launch_due
 from apps.workflows.models import Schedule, Workflow, WorkflowVersion
 from apps.workflows.services.publishing import whole
 from apps.workflows.services.schedules import timetable_of
 from apps.workspaces.models import User, WorkspaceHold
-from apps.workspaces.selectors import on_tags
 
 #: A point found later than this was missed: nothing could start when it fell due.
 LATE = timedelta(seconds=60)
@@ -88,10 +85,12 @@ def switch(
         schedule.next_at = _next(timetable, now)
         latest = latest_today(workflow, now) if run_latest else None
         if latest is not None:
-            SchedulePoint.objects.bulk_create(_run(workflow, [latest]))
+            SchedulePoint.objects.bulk_create(_run([(workflow, [latest])]))
     else:
-        while _take(workflow, schedule, now) and schedule.next_at == now:
-            pass
+        schedule.workflow = workflow
+        _take([schedule], now)
+        while not schedule.held and schedule.next_at == now:
+            _take([schedule], now)
         schedule.next_at = None
     schedule.on, schedule.changed_by, schedule.changed_at = on, user, now
     schedule.save()
@@ -116,8 +115,7 @@ def why_not_on(workflow: Workflow) -> str:
 
 def standing_hold(workflow: Workflow) -> WorkspaceHold | None:
     """The oldest hold that keeps a workflow's schedule from starting it; None without any."""
-    rows = _holds(workflow).filter(released_at=None)
-    return rows.select_related("workspace", "queue", "created_by").order_by("pk").first()
+    return _standing_holds([workflow]).get(workflow.pk)
 
 
 def latest_today(workflow: Workflow, now: datetime) -> datetime | None:
@@ -148,20 +146,40 @@ def due_soon(until: datetime, clock: Clock = database_clock) -> float | None:
 
 
 @transaction.atomic
-def take_due(workflow_id: int, clock: Clock = database_clock) -> None:
-    """Take what is due of one workflow; nothing where somebody else is at it."""
+def take_due(workflow_ids: Collection[int], clock: Clock = database_clock) -> None:
+    """Take what is due of these workflows, but of those that somebody else is at.
+
+    All in one transaction: what cannot be launched for a reason that is foreseen costs no other
+    its run; anything else leaves all of them due.
+    """
     rows = Workflow.objects.select_for_update(no_key=True, skip_locked=True, of=("self",))
-    workflow = rows.select_related("published", "workspace").filter(pk=workflow_id).first()
-    if workflow is None or workflow.deleted_at is not None:
-        return
+    mine = rows.select_related("published", "workspace").order_by("pk")
+    workflows = {row.pk: row for row in mine.filter(pk__in=workflow_ids, deleted_at=None)}
     now = clock()
-    schedule = Schedule.objects.get(workflow=workflow)
-    if schedule.on and schedule.next_at is not None and schedule.next_at <= now:
-        _take(workflow, schedule, now)
-        schedule.save(update_fields=["done_until", "next_at", "held"])
+    due = Schedule.objects.filter(workflow__in=workflows, on=True, next_at__lte=now)
+    schedules = list(due.order_by("workflow"))
+    for schedule in schedules:
+        schedule.workflow = workflows[schedule.workflow_id]
+    _take(schedules, now)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE workflows_schedule AS mine
+               SET done_until = made.done_until, next_at = made.next_at, held = made.held
+              FROM unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[], %s::boolean[])
+                   AS made (workflow_id, done_until, next_at, held)
+             WHERE mine.workflow_id = made.workflow_id
+            """,
+            [
+                [schedule.workflow_id for schedule in schedules],
+                [schedule.done_until for schedule in schedules],
+                [schedule.next_at for schedule in schedules],
+                [schedule.held for schedule in schedules],
+            ],
+        )
 
 
-# --- under the workflow's row lock ------------------------------------------------------------
+# --- under the workflows' row locks -----------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -171,28 +189,35 @@ class _Point:
     missed: Missed
 
 
-def _take(workflow: Workflow, schedule: Schedule, now: datetime) -> bool:
-    """Make runs and rows of what is due and move the schedule on; False while it is held.
+def _take(schedules: Sequence[Schedule], now: datetime) -> None:
+    """Make runs and rows of what is due and move the schedules on, but those that are held.
 
-    What is more than a batch is left: then it is due again at once.
+    What is more than a batch of one is left: then it is due again at once.
     """
-    if standing_hold(workflow) is not None:
-        schedule.held, schedule.next_at = True, now + HELD
-        return False
-    points = list(islice(_due(workflow, schedule.done_until, now), BATCH + 1))
-    more = len(points) > BATCH
-    points = points[:BATCH]
-    to_run, left = _chosen(workflow, points, now, complete=not more)
-    rows = _run(workflow, to_run) if to_run else []
-    rows += [
-        SchedulePoint(workflow=workflow, cycle=cycle, reason=SchedulePoint.Reason.MISSED, note=note)
-        for cycle, note in left
-    ]
-    SchedulePoint.objects.bulk_create(sorted(rows, key=lambda row: row.cycle))
-    schedule.held = False
-    schedule.done_until = points[-1].cycle if more else max(now, schedule.done_until)
-    schedule.next_at = now if more else _next(timetable_of(_published(workflow)), now)
-    return True
+    holds = _standing_holds([schedule.workflow for schedule in schedules])
+    to_run: list[tuple[Workflow, Sequence[datetime]]] = []
+    rows: list[SchedulePoint] = []
+    for schedule in schedules:
+        workflow = schedule.workflow
+        schedule.held = workflow.pk in holds
+        if schedule.held:
+            schedule.next_at = now + HELD
+            continue
+        points = list(islice(_due(workflow, schedule.done_until, now), BATCH + 1))
+        more = len(points) > BATCH
+        points = points[:BATCH]
+        chosen, left = _chosen(workflow, points, now, complete=not more)
+        to_run.append((workflow, chosen))
+        rows += [
+            SchedulePoint(
+                workflow=workflow, cycle=cycle, reason=SchedulePoint.Reason.MISSED, note=note
+            )
+            for cycle, note in left
+        ]
+        schedule.done_until = points[-1].cycle if more else max(now, schedule.done_until)
+        schedule.next_at = now if more else _next(timetable_of(_published(workflow)), now)
+    rows += _run([(workflow, cycles) for workflow, cycles in to_run if cycles])
+    SchedulePoint.objects.bulk_create(sorted(rows, key=lambda row: (row.cycle, row.workflow_id)))
 
 
 def _due(workflow: Workflow, after: datetime, until: datetime) -> Iterator[_Point]:
@@ -221,9 +246,10 @@ def _chosen(
     """
     released: list[WorkspaceHold] = []
     if points and now - points[0].cycle > LATE:
-        released = list(
-            _holds(workflow).filter(released_at__gte=points[0].cycle).order_by("-released_at")
+        since = WorkspaceHold.objects.filter(
+            workspace=workflow.workspace_id, released_at__gte=points[0].cycle
         )
+        released = [hold for hold in since.order_by("-released_at") if _keeps(hold, workflow)]
     to_run, left = [], []
     for n, point in enumerate(points):
         hold = next((h for h in released if h.created_at <= point.cycle <= h.released_at), None)  # type: ignore[operator]
@@ -239,31 +265,36 @@ def _chosen(
     return to_run, left
 
 
-def _run(workflow: Workflow, cycles: Sequence[datetime]) -> list[SchedulePoint]:
+def _run(due: Sequence[tuple[Workflow, Sequence[datetime]]]) -> list[SchedulePoint]:
     """Start a run of each cycle, or say why there is none; the rows are not yet saved."""
     rows: list[SchedulePoint] = []
-    version = _published(workflow)
-    settings = whole(version.graph)["settings"]
-    # Skipped is said of one run at a time.
-    alone = settings["overlap"] == Overlap.SKIP.value
-    for part in [[cycle] for cycle in cycles] if alone else [list(cycles)]:
-        runs: list[Run] = []
-        reason, note = SchedulePoint.Reason.NONE, ""
-        try:
-            with transaction.atomic():
-                runs = launch(version, cycles=part, trigger=Trigger.SCHEDULE, by=None)
-        except Skipped as error:
-            reason, note = SchedulePoint.Reason.OVERLAP, str(error)
-        except (Conflict, Invalid) as error:
-            reason, note = SchedulePoint.Reason.FAULT, str(error)
-        run_of = {run.cycle: run for run in runs}
-        rows += [
-            SchedulePoint(
-                workflow=workflow, cycle=cycle, run=run_of.get(cycle), reason=reason, note=note
-            )
-            for cycle in part
-        ]
+    together: list[tuple[WorkflowVersion, Sequence[datetime]]] = []
+    for workflow, cycles in due:
+        version = _published(workflow)
+        skips = whole(version.graph)["settings"]["overlap"] == Overlap.SKIP.value
+        if skips and len(cycles) > 1:  # the first one is in the way of the others
+            for cycle in cycles:
+                rows += _points_of(version, [cycle], *launch_due([(version, [cycle])]))
+        else:
+            together.append((version, cycles))
+    for (version, cycles), found in zip(together, launch_due(together), strict=True):
+        rows += _points_of(version, cycles, found)
     return rows
+
+
+def _points_of(
+    version: WorkflowVersion, cycles: Sequence[datetime], found: list[Run] | Conflict | Invalid
+) -> list[SchedulePoint]:
+    """What became of cycles that fell due: their runs, or one reason for all."""
+    workflow = version.workflow
+    if isinstance(found, list):
+        return [SchedulePoint(workflow=workflow, cycle=run.cycle, run=run) for run in found]
+    reasons = SchedulePoint.Reason
+    reason = reasons.OVERLAP if isinstance(found, Skipped) else reasons.FAULT
+    return [
+        SchedulePoint(workflow=workflow, cycle=cycle, reason=reason, note=str(found))
+        for cycle in cycles
+    ]
 
 
 def _published(workflow: Workflow) -> WorkflowVersion:
@@ -283,11 +314,20 @@ def _next(timetable: Timetable | None, now: datetime) -> datetime | None:
     return None if timetable is None else next(iter(timetable.following(now, 1)), None)
 
 
-def _holds(workflow: Workflow) -> QuerySet[WorkspaceHold]:
-    """All holds that ever kept this workflow's schedule: on its workspace, a tag, its queue."""
-    ours = Q(queue=None, tag_key="") | on_tags(workflow.tags)
-    if workflow.published is not None:
-        queue = workflow.published.graph["settings"]["queue"]
-        if queue is not None:
-            ours |= Q(queue=queue)
-    return WorkspaceHold.objects.filter(ours, workspace=workflow.workspace_id)
+def _standing_holds(workflows: Sequence[Workflow]) -> dict[int, WorkspaceHold]:
+    """By workflow, the oldest hold that keeps its schedule from starting it."""
+    rows = WorkspaceHold.objects.filter(
+        workspace__in={workflow.workspace_id for workflow in workflows}, released_at=None
+    )
+    holds = rows.select_related("workspace", "queue", "created_by").order_by("-pk")
+    return {workflow.pk: hold for hold in holds for workflow in workflows if _keeps(hold, workflow)}
+
+
+def _keeps(hold: WorkspaceHold, workflow: Workflow) -> bool:
+    """Whether a hold is about a workflow's schedule: on its workspace, a tag, or its queue."""
+    if hold.workspace_id != workflow.workspace_id:
+        return False
+    if hold.queue_id is not None:
+        published = workflow.published
+        return published is not None and published.graph["settings"]["queue"] == hold.queue_id
+    return not hold.tag_key or hold.is_on_one_of(workflow.tags)

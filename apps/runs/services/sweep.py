@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 
 from django.conf import settings
@@ -38,8 +37,8 @@ log = logging.getLogger(__name__)
 #: Older than this, and any worker ticks by itself.
 PULSE_SECONDS = 10
 BATCH = 200
-#: Schedules that are taken one after the other; more of them by so many threads.
-FEW, SIDE_BY_SIDE = 8, 4
+#: Schedules that are taken in one transaction. Another tick takes the next ones meanwhile.
+TOGETHER = 50
 
 
 def tick() -> None:
@@ -91,26 +90,20 @@ def tick() -> None:
 
 
 def _launch_due() -> None:
-    """Take what is due; much of it side by side, since half of a launch waits for the database."""
     with _alone("asking what is due"):
         found = due()
-        if len(found) <= FEW:
-            _take_all(found)
-            return
-        with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="due") as pool:
-            list(pool.map(_take_apart, [found[n::SIDE_BY_SIDE] for n in range(SIDE_BY_SIDE)]))
+        for first in range(0, len(found), TOGETHER):
+            _take(found[first : first + TOGETHER])
 
 
-def _take_all(workflow_ids: Iterable[int]) -> None:
-    for workflow_id in workflow_ids:
-        with _alone(f"launching what is due of workflow {workflow_id}"):
-            take_due(workflow_id)
-
-
-def _take_apart(workflow_ids: Iterable[int]) -> None:
-    """In a thread, with a connection of its own."""
-    with closing(connection):
-        _take_all(workflow_ids)
+def _take(workflow_ids: Sequence[int]) -> None:
+    """Take what is due of some workflows; one that is broken costs the others nothing."""
+    with _alone(f"launching what is due of {len(workflow_ids)} workflows"):
+        take_due(workflow_ids)
+        return
+    if len(workflow_ids) > 1:
+        for workflow_id in workflow_ids:
+            _take([workflow_id])
 
 
 def _wait_for_due() -> None:
