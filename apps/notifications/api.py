@@ -8,7 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.core.api.endpoint import Endpoint
-from apps.core.api.fields import Flag, PageQuery, Strict, Text, page_example, page_of
+from apps.core.api.fields import Flag, PageQuery, Strict, Text, Whole, page_example, page_of
 from apps.core.api.operation import Place, operation
 from apps.engine.roles import Permission
 from apps.engine.states import Severity
@@ -32,6 +32,13 @@ from apps.notifications.services.nodes import (
 )
 from apps.notifications.services.outbox import post_test
 from apps.notifications.services.rules import Match, change_rule, make_rule, read_match, remove_rule
+from apps.notifications.services.silences import (
+    MAX_REASON,
+    MOST_MINUTES,
+    silence,
+    standing_of,
+    unsilence,
+)
 from apps.notifications.services.subscriptions import (
     by_rules,
     own_addresses,
@@ -357,6 +364,79 @@ class ChannelTestEndpoint(ChannelEndpoints):
         row = self.channel(channel)
         post_test(self.workspace, [f"{CHANNEL}{row.name}"], by=request.user)
         return Response(status=202)
+
+
+# --- silence --------------------------------------------------------------------------------
+
+
+class SilenceSerializer(serializers.Serializer):
+    """That nobody is told of a workflow; without an end where it is not silenced."""
+
+    until = serializers.DateTimeField(allow_null=True)
+    by = serializers.CharField(source="created_by.username", allow_null=True, default=None)
+    reason = serializers.CharField(allow_blank=True)
+    since = serializers.DateTimeField(source="created_at", allow_null=True)
+    silenced = serializers.IntegerField(help_text="Messages that went to nobody so far.")
+
+
+class SilenceSetSerializer(Strict):
+    minutes = Whole(minimum=1, maximum=MOST_MINUTES, help_text="From now on.")
+    reason = Text(max_length=MAX_REASON, allow_blank=True, default="")
+
+
+SILENCE = {
+    "until": "2025-11-21T12:00:00Z",
+    "by": "maya",
+    "reason": "the warehouse is down",
+    "since": "2025-11-21T08:00:00Z",
+    "silenced": 1,
+}
+NO_SILENCE = {"until": None, "by": None, "reason": "", "since": None, "silenced": 0}
+
+
+class WorkflowSilenceEndpoint(NotificationEndpoints):
+    @operation(
+        "get_workflow_silence",
+        "Get the silence of a workflow",
+        permission=Permission.VIEW,
+        answers={200: SilenceSerializer},
+        shows=SILENCE,
+    )
+    def get(self, request: Request, workspace: str, workflow: int) -> Response:
+        return self._shown(self.workflow(workflow))
+
+    @operation(
+        "silence_workflow",
+        "Silence a workflow",
+        permission=Permission.OPERATE,
+        scope=TokenScope.RUN,
+        body=SilenceSetSerializer,
+        answers={200: SilenceSerializer},
+        example={"minutes": 240, "reason": "the warehouse is down"},
+        shows={**SILENCE, "silenced": 0},
+    )
+    def put(self, request: Request, workspace: str, workflow: int) -> Response:
+        """Nobody is told of it for so long; incidents are kept and counted. What has failed
+        meanwhile and still does is told once when it is over."""
+        row = self.workflow(workflow)
+        silence(row, **self.body(), user=request.user)
+        return self._shown(row)
+
+    @operation(
+        "unsilence_workflow",
+        "End the silence of a workflow",
+        permission=Permission.OPERATE,
+        scope=TokenScope.RUN,
+        answers={204: None},
+    )
+    def delete(self, request: Request, workspace: str, workflow: int) -> Response:
+        """What has failed meanwhile and still does is told now."""
+        unsilence(self.workflow(workflow), user=request.user)
+        return Response(status=204)
+
+    def _shown(self, row: Workflow) -> Response:
+        standing = standing_of(row.pk).select_related("created_by").first()
+        return Response(SilenceSerializer(standing).data if standing else NO_SILENCE)
 
 
 # --- deliveries -----------------------------------------------------------------------------

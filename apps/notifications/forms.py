@@ -8,6 +8,7 @@ from apps.core.forms import Form
 from apps.engine.states import Severity
 from apps.notifications.models import Channel, ChannelKind, Rule
 from apps.notifications.services.rules import Match, read_match
+from apps.notifications.services.silences import MAX_REASON
 from apps.notifications.services.subscriptions import own_addresses
 from apps.notifications.webhook import new_secret
 from apps.workflows.models import Workflow
@@ -157,3 +158,27 @@ class ChannelForm(Form):
     def values_of(row: Channel) -> dict[str, object]:
         values = {"name": row.name, "is_default": row.is_default}
         return values | ({"addresses": row.address} if row.kind == ChannelKind.MAIL else {})
+
+
+class SilenceForm(Form):
+    minutes = forms.TypedChoiceField(
+        label="For",
+        coerce=int,
+        initial=240,
+        choices=[
+            (60, "1 hour"),
+            (240, "4 hours"),
+            (480, "8 hours"),
+            (1440, "1 day"),
+            (4320, "3 days"),
+            (10080, "1 week"),
+            (43200, "30 days"),
+        ],
+        help_text="From now on. What has failed meanwhile and still does is told once it is over.",
+    )
+    reason = forms.CharField(
+        max_length=MAX_REASON,
+        required=False,
+        help_text="Shown with it, and told afterwards.",
+        widget=forms.TextInput({"autocomplete": "off"}),
+    )

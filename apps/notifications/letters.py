@@ -21,7 +21,7 @@ from django.conf import settings
 from django.template.loader import render_to_string
 
 from apps.engine.states import Severity
-from apps.notifications.models import Delivery, Incident, Kind
+from apps.notifications.models import Delivery, Incident, Kind, Silence
 from apps.workflows.models import Workflow
 from apps.workspaces.models import Workspace
 
@@ -78,12 +78,13 @@ def path_of_incidents(workspace: str) -> str:
     return f"/w/{workspace}/notifications/"
 
 
-def letter_opened(incident: Incident) -> Letter:
-    """A workflow has begun to fail."""
+def letter_opened(incident: Incident, silence: Silence | None = None) -> Letter:
+    """A workflow has begun to fail; or it still does, now that a silence is over."""
     where = f" at {incident.node}" if incident.node else ""
     severity = Severity(incident.workflow.severity)
     urgent = f" ({severity})" if severity in (Severity.CRITICAL, Severity.HIGH) else ""
-    return _letter("opened", f"Failed{urgent}: {incident.name}{where}", incident)
+    word = "Still failing" if silence else "Failed"
+    return _letter("opened", f"{word}{urgent}: {incident.name}{where}", incident, silence)
 
 
 def letter_recovered(incident: Incident) -> Letter:
@@ -174,7 +175,7 @@ def why_of(incident: Incident) -> str:
     return incident.error_line or incident.reason
 
 
-def _letter(name: str, subject: str, incident: Incident) -> Letter:
+def _letter(name: str, subject: str, incident: Incident, silence: Silence | None = None) -> Letter:
     workspace = incident.workspace
     context = {
         "incident": incident,
@@ -182,6 +183,8 @@ def _letter(name: str, subject: str, incident: Incident) -> Letter:
         "workflow": incident.workflow,
         "description": incident.workflow.description,
         "zone": workspace.zone,
+        "silence": silence,
+        "silenced_at": local(silence.created_at, workspace.zone) if silence else "",
         "opened_at": local(incident.opened_at, workspace.zone),
         "recovered_at": local(incident.recovered_at, workspace.zone),
         "open_for": _lasted(incident),

@@ -252,6 +252,47 @@ class Incident(models.Model):
         return f"incident {self.pk} of {self.name}"
 
 
+class Silence(models.Model):
+    """A person's word that nobody is told of a workflow for a while.
+
+    The row remains when it is over: who silenced what, how long, and how much was not told.
+    """
+
+    workspace = models.ForeignKey(Workspace, models.CASCADE, related_name="+", db_index=False)
+    workflow = models.ForeignKey(Workflow, models.CASCADE, related_name="silences", db_index=False)
+    reason = models.CharField(max_length=200, blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
+    )
+    created_at = models.DateTimeField(db_default=Now())
+    until = models.DateTimeField()
+    #: Messages that were not sent; one to many addresses is one.
+    silenced = models.PositiveIntegerField(default=0)
+    #: Once it was seen that it is over, and told what still fails.
+    ended_at = models.DateTimeField(null=True)
+    #: Who ended it before its time.
+    ended_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
+    )
+
+    objects = InWorkspaceQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workflow"], name="silence_stands_once", condition=Q(ended_at=None)
+            ),
+        ]
+        indexes = [
+            # What is over and was not looked at?
+            models.Index(fields=["until"], name="silence_due", condition=Q(ended_at=None)),
+            models.Index(fields=["workspace", "-id"], name="silence_by_workspace"),
+        ]
+
+    def __str__(self) -> str:
+        return f"silence of {self.workflow_id} until {self.until:%Y-%m-%d %H:%M}"
+
+
 class FailedRun(models.Model):
     """A run that an incident counts: it is told of many times and counted once."""
 
@@ -281,6 +322,7 @@ class DeliveryStatus(StrEnum):
     DIGESTED = "digested"  # told in `digest`
     FAILED = "failed"  # given up; `why` says what was in the way
     UNSENT = "unsent"  # there was no mail server to send it by
+    SILENCED = "silenced"  # its workflow was silenced; what still holds is told afterwards
 
 
 class Delivery(models.Model):

@@ -38,5 +38,7 @@ urlpatterns = [
         views.acknowledge_one,
         name="acknowledge",
     ),
+    path("w/<str:workspace>/workflows/<int:pk>/silence/", views.silence_one, name="silence"),
+    path("w/<str:workspace>/workflows/<int:pk>/unsilence/", views.unsilence_one, name="unsilence"),
     path("w/<str:workspace>/workflows/<int:pk>/addresses/", views.addresses, name="addresses"),
 ]

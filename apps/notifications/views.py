@@ -6,10 +6,12 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
-from django.db.models import QuerySet
+from django.db.models import Prefetch, QuerySet
+from django.db.models.functions import Now
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from apps.core.errors import Conflict, Invalid, faults_of
@@ -17,12 +19,19 @@ from apps.core.http import fragment, go
 from apps.core.paging import newest_first
 from apps.engine.roles import Permission
 from apps.notifications.addresses import CHANNEL, address_fault, channel_in, read_addresses
-from apps.notifications.forms import AddressesForm, ChannelForm, RuleForm, TestMessageForm
-from apps.notifications.models import Channel, ChannelKind, Delivery, Incident, Rule
+from apps.notifications.forms import (
+    AddressesForm,
+    ChannelForm,
+    RuleForm,
+    SilenceForm,
+    TestMessageForm,
+)
+from apps.notifications.models import Channel, ChannelKind, Delivery, Incident, Rule, Silence
 from apps.notifications.services.channels import check_channels, delete_channel, set_channel
 from apps.notifications.services.incidents import acknowledge
 from apps.notifications.services.outbox import post_test
 from apps.notifications.services.rules import change_rule, make_rule, remove_rule
+from apps.notifications.services.silences import silence, standing_of, unsilence
 from apps.notifications.services.subscriptions import by_rules, subscribe
 from apps.notifications.smtp import can_mail
 from apps.runs.models import Run
@@ -55,7 +64,10 @@ def notifications(request: Request, workspace: str) -> HttpResponse:
     """Incidents: those that are open, then those that are over."""
     rows = _incidents(request).select_related("acknowledged_by", "workflow")
     over = newest_first(rows.exclude(recovered_at=None), request.GET.get("before", ""))
-    open_ones = [] if over.continued else list(rows.filter(recovered_at=None).order_by("-pk")[:200])
+    standing = Silence.objects.filter(ended_at=None, until__gt=Now())
+    silence_of_each = Prefetch("workflow__silences", standing, to_attr="standing")
+    is_open = rows.filter(recovered_at=None).prefetch_related(silence_of_each)
+    open_ones = [] if over.continued else list(is_open.order_by("-pk")[:200])
     named = {each.run_id for each in [*open_ones, *over.rows]}
     named |= {each.recovered_by for each in over.rows if each.recovered_by}
     runs: QuerySet[Run] = Run.objects.visible_to(request.user)
@@ -255,6 +267,52 @@ def acknowledge_one(request: Request, workspace: str, pk: int) -> HttpResponse:
     require(request, Permission.OPERATE)
     acknowledge(row, user=request.user)
     return go(request, reverse("notifications:list", args=[workspace]))
+
+
+@require_http_methods(["GET", "POST"])
+def silence_one(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """The dialog that silences a workflow, or shows the silence that stands."""
+    mine: QuerySet[Workflow] = Workflow.objects.visible_to(request.user)
+    row = get_object_or_404(mine.filter(workspace=request.workspace, deleted_at=None), pk=pk)
+    require(request, Permission.OPERATE)
+    standing = standing_of(row.pk).select_related("created_by").first()
+    form = SilenceForm(request.POST or None)
+    if form.is_valid():
+        try:
+            made = silence(row, **form.cleaned_data, user=request.user)
+        except Invalid as error:
+            form.add_faults(error)
+        else:
+            until = timezone.localtime(made.until)
+            messages.success(request, f"{row.name} is silenced until {until:%Y-%m-%d %H:%M}.")
+            return go(request, _back(request))
+    context = {
+        **_context("incidents"),
+        "form": form,
+        "workflow": row,
+        "standing": standing,
+        "back": _back(request),
+        "heading": f"Silence {row.name}",
+    }
+    return fragment(request, "notifications/_silence.html", context)
+
+
+@require_POST
+def unsilence_one(request: Request, workspace: str, pk: int) -> HttpResponse:
+    mine: QuerySet[Workflow] = Workflow.objects.visible_to(request.user)
+    row = get_object_or_404(mine.filter(workspace=request.workspace), pk=pk)
+    require(request, Permission.OPERATE)
+    if unsilence(row, user=request.user):
+        messages.success(request, f"{row.name} is silenced no more. What still fails is told.")
+    return go(request, _back(request))
+
+
+def _back(request: Request) -> str:
+    """To where the dialog was opened: the workflow's settings, or the incidents."""
+    if request.GET.get("from") == "settings":
+        pk = request.resolver_match.kwargs["pk"]  # type: ignore[union-attr]
+        return reverse("workflows:settings", args=[request.workspace.name, pk])
+    return reverse("notifications:list", args=[request.workspace.name])
 
 
 def addresses_form(request: Request, row: Workflow, data: Any = None) -> AddressesForm:

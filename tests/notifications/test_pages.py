@@ -65,7 +65,7 @@ def test_incidents_are_listed_open_ones_first(n, django_assert_num_queries):
     client = member()
     client.get(HERE)
 
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(7):
         html = client.get(HERE).content.decode()
 
     assert [row[0] for row in rows(html)] == [*(f"flow_{i}" for i in reversed(range(n))), "over"]
@@ -133,6 +133,7 @@ def test_the_list_of_mails_says_what_has_become_of_each(django_assert_num_querie
         "digested@example.com": "(Succeeded) Told in a digest",
         "failed@example.com": "(Failed) Given up",
         "unsent@example.com": "(Missed) Not sent",
+        "silenced@example.com": "(Missed) Silenced",
     }
 
 

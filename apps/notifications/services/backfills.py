@@ -56,6 +56,7 @@ def tell_failed_cycle(backfill: Backfill, run: Run, failure: Incident) -> None:
         backfill.addresses or addresses_of(backfill.workflow),
         kind=Kind.BACKFILL,
         event=event,
+        workflow_id=backfill.workflow_id,
     )
 
 
@@ -75,6 +76,7 @@ def tell_ends() -> None:
             each.addresses or told[each.workflow_id],
             kind=Kind.BACKFILL,
             event=f"backfill {each.pk} over",
+            workflow_id=each.workflow_id,
             in_reply_to=dict(first.values_list("address", "message_id")),
         )
 

@@ -18,7 +18,7 @@ from django.db.models.functions import Greatest, Now
 from apps.core.errors import Conflict
 from apps.engine.states import NodeState, RunState, Trigger
 from apps.notifications.letters import letter_opened, letter_recovered
-from apps.notifications.models import Delivery, FailedRun, Incident, Kind
+from apps.notifications.models import Delivery, DeliveryStatus, FailedRun, Incident, Kind, Silence
 from apps.notifications.services.backfills import backfill_of, tell_failed_cycle
 from apps.notifications.services.outbox import post
 from apps.notifications.services.subscriptions import addresses_of
@@ -169,6 +169,7 @@ def _recover(pk: int) -> None:
         Delivery.objects.filter(
             incident=pk, kind=Kind.OPENED, address__in=addresses_of(incident.workflow)
         )
+        .exclude(status=DeliveryStatus.SILENCED)
         .order_by("pk")
         .values_list("address", "message_id")
     )
@@ -180,6 +181,45 @@ def _recover(pk: int) -> None:
         event=f"incident {pk} recovered",
         incident=incident,
         in_reply_to=told,
+    )
+
+
+def end_silences() -> None:
+    """Note each silence that is over; what has failed meanwhile and still does is told once."""
+    over = Silence.objects.filter(ended_at=None, until__lte=Now()).order_by("until", "pk")
+    for pk, workflow_id in over.values_list("pk", "workflow")[:200]:
+        _end_silence(pk, workflow_id)
+
+
+@transaction.atomic
+def _end_silence(pk: int, workflow_id: int) -> None:
+    # The incident first, as who tells of a failure has it when it asks for the silence.
+    rows = Incident.objects.select_for_update(no_key=True, of=("self",))
+    rows = rows.select_related("workspace", "workflow")
+    incident = rows.filter(workflow=workflow_id, recovered_at=None).first()
+    over = Silence.objects.select_for_update(no_key=True, of=("self",))
+    over = over.select_related("created_by").filter(ended_at=None, until__lte=Now())
+    silence = over.filter(pk=pk).first()
+    if silence is None:
+        return
+    Silence.objects.filter(pk=pk).update(ended_at=Now())
+    if incident is None or incident.workflow.deleted_at is not None:
+        return
+    failed = FailedRun.objects.filter(
+        incident=incident, failed_at__gt=silence.created_at, failed_at__lte=silence.until
+    )
+    sent = Delivery.objects.filter(incident=incident, kind=Kind.OPENED)
+    sent = sent.exclude(status=DeliveryStatus.SILENCED).order_by("pk")
+    if not failed.exists() or sent.filter(created_at__gt=silence.created_at).exists():
+        return  # nothing new, or it was told as the time was up
+    post(
+        incident.workspace,
+        letter_opened(incident, silence),
+        addresses_of(incident.workflow),
+        kind=Kind.OPENED,
+        event=f"incident {incident.pk} after silence {pk}",
+        incident=incident,
+        in_reply_to=dict(sent.values_list("address", "message_id")),
     )
 
 

@@ -189,6 +189,7 @@ def tell_nodes() -> None:
             each.addresses,
             kind=Kind.NODE,
             event=each.event,
+            workflow_id=node.run.workflow_id,
         )
 
 

@@ -24,8 +24,9 @@ from django.db.models.functions import Now
 from apps.notifications.addresses import CHANNEL, channel_in
 from apps.notifications.doorbell import ring_after_commit
 from apps.notifications.letters import Letter, letter_digest, letter_test, message_of
-from apps.notifications.models import Delivery, DeliveryStatus, Incident, Kind
+from apps.notifications.models import Delivery, DeliveryStatus, Incident, Kind, Silence
 from apps.notifications.services.channels import expand, tell
+from apps.notifications.services.silences import standing_of
 from apps.notifications.smtp import can_mail, connected
 from apps.notifications.verdicts import Deferred, Refused, Unreachable
 from apps.workspaces.models import User, Workspace
@@ -55,11 +56,14 @@ def post(
     kind: Kind,
     event: str,
     incident: Incident | None = None,
+    workflow_id: int | None = None,
     in_reply_to: dict[str, str] | None = None,
 ) -> None:
     """Put a letter into the outbox for each address; who has one of this event gets no other.
 
     `addresses`: mail addresses, and channels by name; a channel of mail addresses is these.
+    `workflow_id`: of the workflow that it tells of, by default the incident's. While that is
+    silenced, what is written is kept and not sent.
     `in_reply_to`: by address the Message-ID of the mail that this one answers.
     """
     domain = settings.MAIL_FROM.rpartition("@")[2] or "runyard.invalid"
@@ -67,7 +71,13 @@ def post(
         addresses = expand(workspace.pk, addresses)
     if not addresses:
         return
-    ring_after_commit()
+    about = workflow_id or (incident.workflow_id if incident else None)
+    silences = standing_of(about) if about is not None else Silence.objects.none()
+    is_silenced = silences.exists()
+    if not is_silenced:
+        ring_after_commit()
+    elif not Delivery.objects.filter(event=event).exists():  # else it was counted before
+        silences.update(silenced=F("silenced") + 1)
     Delivery.objects.bulk_create(
         [
             Delivery(
@@ -82,6 +92,8 @@ def post(
                 text=letter.text,
                 html=letter.html,
                 facts=letter.facts,
+                status=DeliveryStatus.SILENCED if is_silenced else DeliveryStatus.WAITING,
+                why="the workflow was silenced" if is_silenced else "",
             )
             for address in addresses
         ],

@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 
 from apps.notifications.models import Delivery, DeliveryStatus, Incident
 from apps.notifications.services.backfills import tell_ends
-from apps.notifications.services.incidents import recover
+from apps.notifications.services.incidents import end_silences, recover
 from apps.notifications.services.nodes import tell_nodes
 from apps.notifications.services.outbox import deliver, deliver_to_channels, make_digests
 
@@ -27,7 +27,8 @@ def tick() -> None:
     Leaves out what is under way in this process: a mail server or a receiver that does not
     answer must take up no more than one thread, and hold up nothing else.
     """
-    _unless_under_way(_mails, recover, tell_ends, tell_nodes, make_digests, deliver)
+    parts = (recover, end_silences, tell_ends, tell_nodes, make_digests, deliver)
+    _unless_under_way(_mails, *parts)
     _unless_under_way(_channels, deliver_to_channels)
 
 
