@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -12,11 +12,12 @@ from django.db.models import Count, QuerySet
 from django.utils import timezone
 
 from apps.engine.priority import Priority
-from apps.engine.states import ACTIVE, RUN_ENDED, NodeState, RunState, Strategy
+from apps.engine.states import ACTIVE, RUN_ENDED, NodeState, RunState, Strategy, Trigger
 from apps.engine.waiting import Reason
-from apps.runs.models import Attempt, NodeRun, Output, Run, RunEvent
+from apps.runs.models import Attempt, NodeRun, Output, Run, RunEvent, SchedulePoint
 from apps.runs.waiting import waiting_of
 from apps.workflows.drawing import COMPACT, Drawing, draw
+from apps.workflows.models import Workflow
 from apps.workspaces.models import ResourceQueue
 
 NOT_RUN = "notrun"
@@ -66,6 +67,28 @@ def last_runs(workflow_ids: Iterable[int], *, count: int = 30) -> dict[int, list
         )
         for workflow, pk, state, seconds in cursor.fetchall():
             found[workflow].append(Past(pk, state, None if seconds is None else float(seconds)))
+    return found
+
+
+@dataclass(frozen=True)
+class Stand:
+    """How a cycle stands: its newest run, or that its point was missed."""
+
+    state: str
+    run: int | None = None
+
+
+def cycles_stand(workflow: Workflow, cycles: Collection[datetime]) -> dict[datetime, Stand]:
+    """How each of a workflow's cycles stands, in two queries; what nothing is known of is left out.
+
+    Debug runs do not count.
+    """
+    missed = SchedulePoint.objects.filter(workflow=workflow, cycle__in=cycles, run=None)
+    found = {cycle: Stand("missed") for cycle in missed.values_list("cycle", flat=True)}
+    runs = Run.objects.filter(workflow=workflow, cycle__in=cycles).exclude(trigger=Trigger.DEBUG)
+    newest = runs.order_by("cycle", "-pk").distinct("cycle")
+    for cycle, pk, state in newest.values_list("cycle", "pk", "state"):
+        found[cycle] = Stand(state, pk)
     return found
 
 

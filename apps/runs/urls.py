@@ -1,10 +1,25 @@
 from django.urls import path
 
-from apps.runs import views
+from apps.runs import backfill_pages, views
 
 app_name = "runs"
 urlpatterns = [
     path("healthz", views.healthz, name="healthz"),
+    path("w/<str:workspace>/backfills/", backfill_pages.backfills, name="backfills"),
+    path("w/<str:workspace>/backfills/<int:pk>/", backfill_pages.backfill, name="backfill"),
+    path(
+        "w/<str:workspace>/backfills/<int:pk>/pause/", backfill_pages.pause, name="backfill-pause"
+    ),
+    path(
+        "w/<str:workspace>/backfills/<int:pk>/resume/",
+        backfill_pages.resume,
+        name="backfill-resume",
+    ),
+    path(
+        "w/<str:workspace>/backfills/<int:pk>/cancel/",
+        backfill_pages.cancel,
+        name="backfill-cancel",
+    ),
     path("w/<str:workspace>/runs/", views.runs, name="list"),
     path("w/<str:workspace>/runs/<int:pk>/", views.run, name="run"),
     path("w/<str:workspace>/runs/<int:pk>/pause/", views.pause, name="pause"),

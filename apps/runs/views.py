@@ -68,8 +68,8 @@ from apps.runs.waiting import waiting_of
 from apps.workflows.models import Workflow
 from apps.workspaces.access import Request, may, require
 
-#: What runs are started by today.
-TRIGGERS = (Trigger.MANUAL, Trigger.DEBUG, Trigger.API)
+#: What workflows and jobs are started by today.
+TRIGGERS = (Trigger.SCHEDULE, Trigger.MANUAL, Trigger.BACKFILL, Trigger.DEBUG, Trigger.API)
 #: A stream ends by itself after this long, and the page opens the next one.
 STREAM_SECONDS = 600.0
 #: Between two looks at a log's file, and at the database.

@@ -32,7 +32,7 @@ def moment_of(cycle: datetime, settings: Mapping[str, Any], zone: str) -> Moment
     schedule = settings.get("schedule")
     previous = None
     if schedule is not None:
-        previous = _point_before(cycle, frozen_timetable(schedule, zone))
+        previous = point_before(cycle, frozen_timetable(schedule, zone))
     return Moment(cycle, ZoneInfo(zone), settings.get("data_offset", DATA_OFFSET), previous)
 
 
@@ -53,7 +53,7 @@ def cycle_of(data_date: date, settings: Mapping[str, Any], zone: str) -> datetim
     )
     cycle = begin
     if (schedule := settings.get("schedule")) is not None:
-        pattern = replace(Timetable.read(schedule, here), started_at=None, ends_on=None)
+        pattern = replace(frozen_timetable(schedule, zone), started_at=None, ends_on=None)
         just = timedelta(microseconds=1)
         cycle = next(pattern.points(begin - just, end - just), begin)
     if moment_of(cycle, settings, zone).data.date() != data_date:
@@ -72,7 +72,7 @@ def zone_of(settings: Mapping[str, Any], workspace_zone: str) -> str:
     return settings.get("zone") or workspace_zone
 
 
-def _point_before(cycle: datetime, timetable: Timetable) -> datetime | None:
+def point_before(cycle: datetime, timetable: Timetable) -> datetime | None:
     """The pattern's last point before a cycle, whenever the schedule began; None: none for long."""
     pattern = replace(timetable, started_at=None, ends_on=None)
     until = cycle - timedelta(microseconds=1)

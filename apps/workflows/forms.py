@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from typing import Any, ClassVar, TypeVar
 
 from django import forms
 
 from apps.core.errors import Invalid
 from apps.core.forms import Form
+from apps.engine.backfill import MOST_AT_ONCE, Order, Which
 from apps.engine.priority import Priority
 from apps.engine.retry import BACKOFF_LEAST, BACKOFF_MOST
 from apps.engine.states import Overlap, Severity, Strategy
@@ -16,6 +18,7 @@ from apps.nodes.forms import PairsField
 from apps.nodes.kinds.fields import PARAMETERS
 from apps.notifications.addresses import read_addresses
 from apps.notifications.models import NodeSubscription, Tells
+from apps.runs.services.backfill import Asked
 from apps.workflows.models import POLICIES, DraftNode, Workflow
 from apps.workflows.schedule_fields import ScheduleForm
 from apps.workflows.services.drafting import NodeSettings
@@ -213,18 +216,20 @@ class OwnershipForm(Form):
         return Ownership(data["owner"], data["runbook"], Severity(data["severity"]))
 
 
-class LaunchForm(Form):
-    """What each way to start a workflow asks. What is left empty is as the version says."""
-
-    data_date = forms.DateField(
-        required=False,
-        label="Data date",
-        help_text="Empty: a run for now.",
+def _date(label: str, help_text: str = "", *, required: bool = False) -> forms.DateField:
+    return forms.DateField(
+        required=required,
+        label=label,
+        help_text=help_text,
         input_formats=["%Y-%m-%d"],
         widget=forms.DateInput({"type": "date", "autocomplete": "off"}, format="%Y-%m-%d"),
         error_messages={"invalid": "write it as 2026-03-01"},
     )
-    priority = _priority()
+
+
+class LaunchForm(Form):
+    """What every way to start a workflow asks. What is left empty is as the version says."""
+
     queue = forms.ModelChoiceField(
         ResourceQueue.objects.none(),
         required=False,
@@ -241,20 +246,30 @@ class LaunchForm(Form):
     #: Which of the workspace's queues are offered.
     queues: ClassVar[dict[str, bool]] = {}
 
-    def __init__(self, workspace: Workspace, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, workflow: Workflow, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        queues = ResourceQueue.objects.filter(workspace=workspace, **self.queues)
+        queues = ResourceQueue.objects.filter(workspace=workflow.workspace_id, **self.queues)
         self.fields["queue"].queryset = queues.order_by("name")  # type: ignore[attr-defined]
-        self.fields["priority"].choices = [  # type: ignore[attr-defined]
-            ("", "each node's own"),
-            *LaunchForm.base_fields["priority"].choices,  # type: ignore[attr-defined]
-        ]
 
     def clean_parameters(self) -> dict[str, str]:
         values: dict[str, str] = self.cleaned_data["parameters"]
         if faults := list(PARAMETERS.faults(values)):
             raise forms.ValidationError(faults)
         return values
+
+
+class OneRunForm(LaunchForm):
+    """One run, now or for a data date."""
+
+    data_date = _date("Data date", "Empty: a run for now.")
+    priority = _priority()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["priority"].choices = [  # type: ignore[attr-defined]
+            ("", "each node's own"),
+            *OneRunForm.base_fields["priority"].choices,  # type: ignore[attr-defined]
+        ]
 
     def settings(self) -> dict[str, Any]:
         """What `launch` takes of it."""
@@ -268,26 +283,26 @@ class LaunchForm(Form):
         }
 
 
-class RunForm(LaunchForm):
+class RunForm(OneRunForm):
     """Manually Run: the published version, in production."""
 
     queues = {"production": True}
 
 
-class DebugForm(LaunchForm):
+class DebugForm(OneRunForm):
     """Debug: the draft, every node in one development queue."""
 
     queues = {"development": True}
 
-    def __init__(self, workspace: Workspace, *args: Any, **kwargs: Any) -> None:
-        super().__init__(workspace, *args, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         queue = self.fields["queue"]
         queue.required, queue.empty_label = True, None  # type: ignore[attr-defined]
         queue.label = "Development queue"
         queue.help_text = "For every node."
 
 
-class DryRunForm(LaunchForm):
+class DryRunForm(OneRunForm):
     """Dry run: what would be started, of the published version or the draft."""
 
     draft = forms.ChoiceField(
@@ -295,6 +310,129 @@ class DryRunForm(LaunchForm):
         required=False,
         choices=[("", "the published version"), ("1", "the draft")],
     )
+
+
+class BackfillForm(LaunchForm):
+    """Backfill: one run for each past cycle of a range of data dates, or of a list."""
+
+    queues = {"production": True}
+
+    #: Cycle times by spaces: of a point that was missed.
+    cycles = forms.CharField(required=False, max_length=1000, widget=forms.HiddenInput)
+    first_date = _date("From", required=False)
+    last_date = _date("To", required=False)
+    dates = forms.CharField(
+        required=False,
+        max_length=250_000,
+        label="A list of dates instead",
+        help_text="As 2026-03-01, by spaces or lines.",
+        widget=forms.Textarea({"rows": 2, "class": "oc-code-line", "autocomplete": "off"}),
+    )
+    which = forms.ChoiceField(
+        label="Which of them",
+        choices=[
+            (Which.ALL.value, "all"),
+            (Which.MISSING.value, "only missing: none has succeeded"),
+            (Which.FAILED.value, "only failed: the newest failed"),
+        ],
+    )
+    order = forms.ChoiceField(
+        choices=[(Order.OLDEST.value, "oldest first"), (Order.NEWEST.value, "newest first")]
+    )
+    at_once = forms.IntegerField(
+        label="At once",
+        min_value=1,
+        max_value=MOST_AT_ONCE,
+        widget=forms.NumberInput({"autocomplete": "off"}),
+    )
+    stop_after = forms.IntegerField(
+        required=False,
+        label="Pause after",
+        help_text="Failed cycles. Empty: it goes on.",
+        min_value=1,
+        max_value=1_000_000,
+        widget=forms.NumberInput({"autocomplete": "off"}),
+    )
+    node = forms.ChoiceField(required=False, label="Nodes")
+    downstream = forms.BooleanField(required=False, label="And all downstream of it")
+    addresses = forms.CharField(
+        required=False,
+        max_length=10_000,
+        label="Failure notification",
+        help_text="E-mail addresses. Empty: whom the workflow tells.",
+        widget=forms.TextInput({"class": "oc-code-line", "autocomplete": "off"}),
+    )
+    #: Of the preview that was looked at, and how many cycles it had, where they are many.
+    token = forms.CharField(required=False, max_length=200, widget=forms.HiddenInput)
+    sure = forms.IntegerField(required=False, widget=forms.HiddenInput)
+
+    def __init__(self, workflow: Workflow, *args: Any, **kwargs: Any) -> None:
+        super().__init__(workflow, *args, **kwargs)
+        graph = workflow.published.graph if workflow.published else {"nodes": []}
+        self.fields["node"].choices = [  # type: ignore[attr-defined]
+            ("", "all nodes"),
+            *((node["name"], node["name"]) for node in graph["nodes"]),
+        ]
+
+    @staticmethod
+    def defaults(dates: tuple[date, date] | None) -> dict[str, str]:
+        """What stands in it before anybody types; `dates` are the first and the last."""
+        first, last = dates or ("", "")
+        return {
+            "first_date": str(first),
+            "last_date": str(last),
+            "which": Which.ALL.value,
+            "order": Order.OLDEST.value,
+            "at_once": "1",
+        }
+
+    def clean_cycles(self) -> list[datetime]:
+        found = [
+            _read(datetime.fromisoformat, word) for word in self.cleaned_data["cycles"].split()
+        ]
+        if any(cycle.tzinfo is None for cycle in found):
+            raise forms.ValidationError("write times with an offset, as 2026-03-02T02:00:00Z")
+        return found
+
+    def clean_dates(self) -> list[date]:
+        words = self.cleaned_data["dates"].replace(",", " ").split()
+        return [_read(date.fromisoformat, word) for word in words]
+
+    def clean_addresses(self) -> list[str]:
+        try:
+            return read_addresses(self.cleaned_data["addresses"])
+        except Invalid as error:
+            raise forms.ValidationError([fault.message for fault in error.faults]) from None
+
+    def asked(self) -> Asked:
+        """What of it decides which runs there will be. A list counts for more than the range."""
+        data = self.cleaned_data
+        said: dict[str, Any] = {"cycles": data["cycles"]}
+        if not data["cycles"]:
+            said = {"dates": data["dates"]}
+            if not data["dates"]:
+                said = {"first_date": data["first_date"], "last_date": data["last_date"]}
+        return Asked(
+            **said,
+            which=Which(data["which"]),
+            order=Order(data["order"]),
+            node=data["node"],
+            downstream=bool(data["node"]) and data["downstream"],
+            queue=data["queue"],
+            parameters=data["parameters"],
+        )
+
+
+_Time = TypeVar("_Time", date, datetime)
+
+
+def _read(reader: Callable[[str], _Time], word: str) -> _Time:
+    try:
+        return reader(word)
+    except ValueError:
+        raise forms.ValidationError(
+            f"{word[:40]!r} is none; write it as 2026-03-01", code="invalid"
+        ) from None
 
 
 class NodeForm(Form):

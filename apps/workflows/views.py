@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.contrib import messages
 from django.db import transaction
@@ -21,6 +22,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from apps.core.errors import Conflict, FieldFault, Invalid
 from apps.core.http import fragment, go, number_in, page
 from apps.core.paging import newest_first
+from apps.engine.backfill import MANY, data_date, pattern_of
 from apps.engine.priority import Priority
 from apps.engine.roles import Permission
 from apps.engine.states import Severity, Trigger
@@ -33,20 +35,23 @@ from apps.notifications.services.nodes import subscribe_node
 from apps.notifications.smtp import can_mail
 from apps.notifications.views import addresses_form
 from apps.runs.models import Run, SchedulePoint
+from apps.runs.services.backfill import Plan, create_backfill, plan_backfill
 from apps.runs.services.dry_run import dry_run
 from apps.runs.services.holding import tag_workflow
 from apps.runs.services.launch import launch
 from apps.runs.services.scheduling import is_on, latest_today, why_not_on
 from apps.runs.services.scheduling import switch as turn
-from apps.runs.shown import bars_of, counts_of, last_runs, shares_of
+from apps.runs.shown import bars_of, counts_of, cycles_stand, last_runs, shares_of
 from apps.runs.waiting import why_schedule_waits
-from apps.workflows.clock import cycle_of, moment_of, zone_of
+from apps.workflows.clock import cycle_of, moment_of, point_before, zone_of
 from apps.workflows.drawing import CARD, Drawing, draw
 from apps.workflows.forms import (
+    BackfillForm,
     DebugForm,
     DryRunForm,
     LaunchForm,
     NodeForm,
+    OneRunForm,
     OwnershipForm,
     RunForm,
     TagsForm,
@@ -598,7 +603,7 @@ class Way:
         """Why it cannot be chosen; "" if it can."""
         if not may(request, self.needs):
             return f"your role does not allow {self.needs}"
-        if self.name == "manual" and row.published is None:
+        if self.name in ("manual", "backfill") and row.published is None:
             return "not published yet"
         return ""
 
@@ -607,6 +612,7 @@ WAYS = {
     way.name: way
     for way in (
         Way("manual", "Manually Run", "once, now", RunForm, Permission.RUN),
+        Way("backfill", "Backfill", "one run for each past cycle", BackfillForm, Permission.RUN),
         Way("debug", "Debug", "the draft, for development", DebugForm, Permission.EDIT_JOB),
         Way("dry", "Dry run", "shown, not started", DryRunForm, Permission.VIEW),
     )
@@ -629,25 +635,34 @@ def run(request: Request, workspace: str, pk: int) -> HttpResponse:
             raise Conflict("a dry run starts nothing; it has a page of its own")
         if form.is_valid():
             try:
-                started = _start(request, row, way, form)
+                return go(request, _start(request, row, way, form))
             except Invalid as error:
                 if "remarks" not in request.POST:
                     raise  # the button asks nothing, and has no form to say it at
                 form.add_faults(error)
-            else:
-                return go(request, reverse("runs:run", args=[workspace, started.pk]))
+            except Conflict as error:
+                if error.current is None:
+                    raise
+                form.add_error(None, str(error))  # the new preview stands beside it
+    part = request.GET.get("part", "")
+    start = number_in(request.GET.get("start", "")) or 0
     context = {
         "workflow": row,
         "form": form,
         "way": way,
         "ways": [(each, each.why_not(request, row)) for each in WAYS.values()],
-        "preview": _preview(row, way, form),
+        "preview": _preview(row, way, form, start if part == "cycles" else 0),
         "heading": f"Run {row.name}",
         "nav": "workflows",
+        "part": part,
     }
-    if request.GET.get("part") == "preview":
-        return render(request, "workflows/_run_preview.html", context)
+    if part in PARTS:
+        return render(request, PARTS[part], context)
     return fragment(request, "workflows/_run.html", context)
+
+
+#: Of the dialog: what can be asked for alone.
+PARTS = {"preview": "workflows/_run_preview.html", "cycles": "workflows/_run_cycles.html"}
 
 
 def _way(request: Request, row: Workflow, wanted: str) -> Way:
@@ -660,17 +675,58 @@ def _way(request: Request, row: Workflow, wanted: str) -> Way:
 
 
 def _launch_form(request: Request, row: Workflow, way: Way, sent: Any) -> LaunchForm:
-    """Bound where something was sent. What was typed stays when the way is changed."""
+    """Bound where something was sent, and always where there is a preview to be made of it.
+
+    What was typed stays when the way is changed.
+    """
     is_sent = request.method == "POST" or "how" in sent
-    form = way.form(request.workspace, sent if is_sent else None)
-    queue = form.fields["queue"]
+    if way.form is BackfillForm:
+        typed = sent.dict()
+        if not typed.keys() & {"first_date", "last_date", "dates", "cycles"}:
+            typed = {**typed, **BackfillForm.defaults(_last_dates(row))}
+        return BackfillForm(row, {**BackfillForm.defaults(None), **typed})
+    form = way.form(row, sent if is_sent else None)
     if way.name == "debug" and is_sent and not form["queue"].value():
-        first = queue.queryset.values_list("pk", flat=True).first()  # type: ignore[attr-defined]
-        form.data = {**sent.dict(), "queue": first}
+        queues = form.fields["queue"].queryset  # type: ignore[attr-defined]
+        form.data = {**sent.dict(), "queue": queues.values_list("pk", flat=True).first()}
     return form
 
 
-def _start(request: Request, row: Workflow, way: Way, form: LaunchForm) -> Run:
+#: Data dates that a backfill begins with, before anybody chooses others.
+LAST_DAYS = 7
+
+
+def _last_dates(row: Workflow) -> tuple[date, date] | None:
+    """The last data dates whose cycles are past, the newest of them last; None without any."""
+    if row.published is None:
+        return None
+    settings = whole(row.published.graph)["settings"]
+    zone = ZoneInfo(zone_of(settings, row.workspace.zone))
+    last = point_before(timezone.now(), pattern_of(timetable_of(row.published), zone))
+    if last is None:
+        return None
+    newest = data_date(last, zone, settings["data_offset"])
+    return newest - timedelta(days=LAST_DAYS - 1), newest
+
+
+def _start(request: Request, row: Workflow, way: Way, form: LaunchForm) -> str:
+    """Start what was asked for; the address of what came of it."""
+    here = request.workspace.name
+    if isinstance(form, BackfillForm):
+        data = form.cleaned_data
+        made = create_backfill(
+            row,
+            form.asked(),
+            user=request.user,
+            at_once=data["at_once"],
+            stop_after=data["stop_after"],
+            remarks=data["remarks"],
+            addresses=data["addresses"],
+            token=data["token"],
+            sure=data["sure"],
+        )
+        return reverse("runs:backfill", args=[here, made.pk])
+    assert isinstance(form, OneRunForm)  # noqa: S101 -- all others are
     with transaction.atomic():
         if way.name == "debug":
             version, trigger = draft_version(row, user=request.user), Trigger.DEBUG
@@ -682,10 +738,10 @@ def _start(request: Request, row: Workflow, way: Way, form: LaunchForm) -> Run:
         [started] = launch(
             version, cycles=[cycle], trigger=trigger, by=request.user, **form.settings()
         )
-    return started
+    return reverse("runs:run", args=[here, started.pk])
 
 
-def _cycle(row: Workflow, settings: dict[str, Any], form: LaunchForm) -> datetime:
+def _cycle(row: Workflow, settings: dict[str, Any], form: OneRunForm) -> datetime:
     """Of the data date that was given, else now."""
     data_date = form.cleaned_data["data_date"]
     if data_date is None:
@@ -693,24 +749,66 @@ def _cycle(row: Workflow, settings: dict[str, Any], form: LaunchForm) -> datetim
     return cycle_of(data_date, settings, zone_of(settings, row.workspace.zone))
 
 
-def _preview(row: Workflow, way: Way, form: LaunchForm) -> dict[str, Any]:
-    """The cycle of what was chosen and its variables of time; or why there is none."""
-    if form.is_bound and not form.is_valid():
-        return {"fault": "; ".join(str(each) for faults in form.errors.values() for each in faults)}
+def _preview(row: Workflow, way: Way, form: LaunchForm, start: int) -> dict[str, Any]:
+    """What would come of what was chosen, or why nothing can; of many cycles those from `start`."""
+    if form.is_bound:
+        form = way.form(row, form.data)  # without what was refused when it was sent
+        if not form.is_valid():
+            faults = [str(each) for errors in form.errors.values() for each in errors]
+            return {"fault": "; ".join(faults)}
+    try:
+        if isinstance(form, BackfillForm):
+            return _preview_cycles(row, plan_backfill(row, form.asked()), start)
+        assert isinstance(form, OneRunForm)  # noqa: S101 -- all others are
+        return _preview_one(row, way, form)
+    except (Invalid, Conflict) as error:
+        return {"fault": str(error)}
+
+
+def _preview_one(row: Workflow, way: Way, form: OneRunForm) -> dict[str, Any]:
     draft = way.name == "debug" or (way.name == "dry" and _wants_draft(row, form))
     version = None if draft else row.published
     settings = whole(freeze(row) if version is None else version.graph)["settings"]
-    cycle = timezone.now()
-    if form.is_bound:
-        try:
-            cycle = _cycle(row, settings, form)
-        except Invalid as error:
-            return {"fault": str(error)}
+    cycle = _cycle(row, settings, form) if form.is_bound else timezone.now()
     moment = moment_of(cycle, settings, zone_of(settings, row.workspace.zone))
     return {"version": version, "moment": moment, "variables": built_in(moment)}
 
 
-def _wants_draft(row: Workflow, form: LaunchForm) -> bool:
+#: Cycles of a preview that one answer shows; the next come as one scrolls to them.
+SHOWN_CYCLES = 200
+
+
+def _preview_cycles(row: Workflow, plan: Plan, start: int) -> dict[str, Any]:
+    shown = plan.cycles[start : start + SHOWN_CYCLES]
+    following = start + len(shown)
+    stand = cycles_stand(row, [each.cycle for each in shown])
+    settings = whole(plan.version.graph)["settings"]
+    moment = moment_of(plan.cycles[0].cycle, settings, str(plan.zone)) if plan.cycles else None
+    return {
+        "plan": plan,
+        "version": plan.version,
+        "many": len(plan.cycles) > MANY,
+        "first": str(plan.cycles[0].data_date) if plan.cycles else "",
+        "last": str(plan.cycles[-1].data_date) if plan.cycles else "",
+        "rows": [
+            {
+                "data_date": each.data_date,
+                "due": _due(each.cycle.astimezone(plan.zone), each.data_date),
+                "stands": stand.get(each.cycle),
+            }
+            for each in shown
+        ],
+        "next": following if following < len(plan.cycles) else None,
+        "variables": built_in(moment) if moment else {},
+    }
+
+
+def _due(due: datetime, beside: date) -> str:
+    """When it was due, without the year where the date beside it says that."""
+    return f"{due:%m-%d %H:%M}" if due.year == beside.year else f"{due:%Y-%m-%d %H:%M}"
+
+
+def _wants_draft(row: Workflow, form: OneRunForm) -> bool:
     return row.published is None or (form.is_bound and bool(form.cleaned_data.get("draft")))
 
 
@@ -718,7 +816,7 @@ def _wants_draft(row: Workflow, form: LaunchForm) -> bool:
 def dry(request: Request, workspace: str, pk: int) -> HttpResponse:
     """What a run would start, node by node; nothing is started. All of it is in the address."""
     row = _workflow(request, pk)
-    form = DryRunForm(request.workspace, request.GET)
+    form = DryRunForm(row, request.GET)
     found, faults = None, []
     if form.is_valid():
         draft = _wants_draft(row, form)

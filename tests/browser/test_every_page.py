@@ -14,6 +14,7 @@ PAGES = [
     "/w/default/workflows/create/",
     "/w/default/workflows/schedule-preview/?schedule_kind=days&schedule_time=02:00",
     "/w/default/runs/",
+    "/w/default/backfills/",
     "/w/default/jobs/",
     "/w/default/jobs/create/",
     "/w/default/files/",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from io import BytesIO
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from apps.engine.roles import Role
 from apps.engine.states import NodeState
 from apps.nodes.services.files import put_file, store
 from apps.runs.models import Attempt, Output
+from apps.runs.services.backfill import Asked, create_backfill
 from apps.runs.services.holding import hold
 from apps.runs.services.hot_path import Outcome, claim, finish
 from apps.workspaces.secrets import set_secret
@@ -24,6 +26,7 @@ from tests.people import client_of, member, user
 pytestmark = pytest.mark.django_db
 
 READ = {200, 302}
+DAY = Asked(dates=[date(2026, 3, 1)])
 
 
 def patterns(resolver: URLResolver, before: str = "") -> list[tuple[str, URLPattern]]:
@@ -64,6 +67,7 @@ def things() -> dict[str, int]:
         "holds": hold(workspace(), tag="team=nobody", user=None).pk,
         "secrets": set_secret(workspace(), "PASSWORD", "canary-4711", user=None).pk,
         "variables": set_variable(workspace(), "region", "eu", user=None).pk,
+        "backfills": create_backfill(version.workflow, DAY, user=None).pk,
         "incidents": incident(version.workflow, run_id=run.pk).pk,
         "mails": mail().pk,
         "rules": rule(workspace(), "maya@example.com", tag="team=nobody").pk,
