@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from apps.core.errors import Conflict, Invalid
+from apps.core.errors import Conflict, Invalid, NotFound
 from apps.engine.backfill import Counts, Order, Standing, Which
 from apps.engine.states import NodeState, RunState, Trigger
 from apps.nodes.models import Job
@@ -27,15 +27,17 @@ from apps.runs.services.backfill import (
     resume_backfill,
 )
 from apps.runs.services.endings import run_ended
-from apps.runs.services.feeding import counts_of, feed, standing_of
+from apps.runs.services.feeding import counts_of, feed, nodes_of, standing_of
 from apps.runs.services.hot_path import Outcome, claim, finish
 from apps.runs.services.launch import launch
+from apps.runs.services.pause import pause_run, resume_run
 from apps.runs.services.prune import prune
 from apps.runs.services.rerun import failed_scope, rerun_failed, rerun_nodes, to_repeat
 from apps.runs.services.success import set_success
 from apps.runs.waiting import waiting_of
 from apps.workflows.models import Workflow
-from apps.workflows.services.drafting import delete_workflow
+from apps.workflows.services.drafting import delete_workflow, edit_workflow
+from apps.workflows.services.publishing import publish
 from apps.workspaces.models import ResourceQueue
 from apps.workspaces.services import create_queue
 from tests.factories import by_hand, published, workspace
@@ -262,6 +264,21 @@ def test_pause_lets_what_runs_go_on_and_nothing_else_start_until_it_is_resumed()
         pause_backfill(backfill, user=None)
     notes = list(backfill.events.order_by("pk").values_list("note", flat=True))
     assert notes == ["made, of 7 cycles", "paused", "resumed", "over"]
+
+
+def test_runs_in_line_that_a_person_paused_let_others_pass():
+    backfill = made(flow(), Asked(first_date=date(2026, 2, 1), last_date=date(2026, 2, 10)))
+    in_line = list(Run.objects.filter(waits=True).order_by("pk"))
+    assert days(run.cycle for run in in_line) == [3, 4, 5, 6]
+    for run in in_line:
+        pause_run(run, user=None)
+
+    assert work() == [2, 7, 8, 9, 10, 11]
+
+    for run in in_line:
+        resume_run(run, user=None)
+    assert work() == [3, 4, 5, 6]
+    assert stands(backfill) == Standing.SUCCEEDED
 
 
 @pytest.mark.parametrize("stop_running", [False, True])
@@ -562,3 +579,77 @@ def test_node_left_out_and_set_to_success_brings_back_nothing_that_ran():
 
     run.refresh_from_db()
     assert (run.state, run.total, run.succeeded) == (RunState.SUCCEEDED, 2, 2)
+
+
+def test_refusal_says_which_part_of_the_preview_is_another_by_now():
+    workflow = flow()
+    before = plan_backfill(workflow, WEEK, clock=clock).token
+
+    with pytest.raises(Conflict, match="its token is none of this workflow's"):
+        made(workflow, token="made up")
+    with pytest.raises(Conflict, match="other cycles by now, or the same in another order"):
+        made(workflow, replace(WEEK, order=Order.NEWEST), token=before)
+    edit_workflow(workflow, revision=workflow.revision, retries=1)
+    publish(workflow, remarks="", user=None)
+    with pytest.raises(Conflict, match="version 2 is the one to run by now"):
+        made(workflow, token=before)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (Asked(dates=[WEEK.first_date] * 20_001), "name 20,000 at most"),
+        (Asked(first_cycle=NOW), "say both the first and the last cycle"),
+        (Asked(first_cycle=NOW, last_cycle=NOW - timedelta(1)), "is before 2026-03-10"),
+        (Asked(cycles=[NOW.replace(year=1899)]), "outside the years 1900 to 2199"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(asked, message):
+    with pytest.raises(Invalid, match=message):
+        plan_backfill(flow(), asked, clock=clock)
+
+
+def test_listed_cycles_need_not_be_points_of_the_schedule():
+    cycles = [NOW, NOW - timedelta(days=1), NOW]
+
+    backfill = made(flow(), Asked(cycles=cycles))
+
+    assert list(backfill.cycles.order_by("position").values_list("cycle", flat=True)) == [
+        NOW - timedelta(days=1),
+        NOW,
+    ]
+
+
+def test_version_of_a_job_that_is_gone_pauses_the_backfill():
+    backfill = made(flow(), stop_after=1)
+    assert nodes_of(backfill) == ["a"]
+    Backfill.objects.update(job_versions={"a": 2**40})
+
+    work()
+
+    assert stands(backfill) == Standing.PAUSED
+    assert backfill.why == "node 'a': the version of its job that it was to run was deleted"
+
+
+def test_run_that_starts_as_its_backfill_is_cancelled_goes_on(monkeypatch):
+    backfill = made(flow(), Asked(dates=[WEEK.first_date]))
+    real = feeding.lock_nodes
+
+    def starts_before(run_id: int) -> list[NodeRun]:
+        monkeypatch.undo()
+        claim(workspace().queues.get(name="root_queue").pk, "w", uuid4())
+        return real(run_id)
+
+    monkeypatch.setattr(feeding, "lock_nodes", starts_before)
+
+    cancel_backfill(backfill, user=None)
+
+    assert (stands(backfill), NodeRun.objects.get().stop) == (Standing.ENDING, "")
+
+
+def test_forgotten_backfill_cannot_be_paused():
+    backfill = made(flow())
+    Backfill.objects.filter(pk=backfill.pk).delete()
+
+    with pytest.raises(NotFound, match="any more"):
+        pause_backfill(backfill, user=None)

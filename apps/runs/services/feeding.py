@@ -135,8 +135,8 @@ class _Look:
     cancelled: bool
     at_once: int
     stop_after: int | None
-    #: Runs that hold a place, and those in line; of these the ones that wait for another run of
-    #: their cycle.
+    #: Runs that hold a place, and those in line; of these the ones that let others pass: they
+    #: wait for another run of their cycle, or a person paused them.
     placed: int
     in_line: int
     blocked: int
@@ -186,8 +186,9 @@ def _look(backfill_id: int) -> _Look | None:
                          WHERE c.backfill_id = b.id AND r.state = 'failed'
                            AND (b.resumed_at IS NULL OR r.ended_at > b.resumed_at)) END
               FROM runs_backfill b, LATERAL (
-                  SELECT count(*) AS n, count(waits_for_id) AS blocked FROM runs_run
-                   WHERE lane_id = b.lane_id AND waits) AS line
+                  SELECT count(*) AS n,
+                         count(*) FILTER (WHERE waits_for_id IS NOT NULL OR hold <> '') AS blocked
+                    FROM runs_run WHERE lane_id = b.lane_id AND waits) AS line
              WHERE b.id = %s AND b.ended_at IS NULL
             """,
             [backfill_id],
