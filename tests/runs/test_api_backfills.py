@@ -200,6 +200,20 @@ def test_cycles_are_paged_filtered_and_show_what_came_of_each():
         assert [row["position"] for row in found] == positions
 
 
+def test_runs_name_the_backfill_that_launched_them_and_are_listed_by_it():
+    workflow = flow()
+    first, second = made(workflow), made(workflow)
+    factories.by_hand(workflow.versions.get())
+    for each in (first, second):
+        feed(each["id"])
+
+    runs = program().get(f"runs?backfill={second['id']}").json()["items"]
+
+    assert {run["backfill"] for run in runs} == {second["id"]}
+    assert [run["cycle"][:10] for run in runs] == ["2026-03-30", "2026-03-29", "2026-03-28"]
+    assert program().get(f"runs/{runs[0]['id']}").json()["backfill"] == second["id"]
+
+
 @pytest.mark.parametrize("many", [1, 3])
 def test_list_costs_the_same_however_long_it_is(many):
     workflow, other = flow(), flow(name="other")

@@ -64,6 +64,7 @@ def test_run_is_shown_with_where_it_stands():
         "parameters": {},
         "remarks": "",
         "rerun_of": None,
+        "backfill": None,
         "revision": run.revision,
         "created_by": None,
         "created_at": shown["created_at"],

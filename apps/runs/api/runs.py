@@ -67,8 +67,12 @@ class RunEndpoints(Endpoint):
     def runs(self) -> QuerySet[Run]:
         """As RunSerializer shows them, once `put_standing` has seen them."""
         rows: QuerySet[Run] = self.visible(Run.objects.defer("variables"))
-        # Two columns instead of two more objects a row.
-        return rows.annotate(version_number=F("version__number"), author=F("created_by__username"))
+        # Columns instead of as many more objects a row.
+        return rows.annotate(
+            version_number=F("version__number"),
+            author=F("created_by__username"),
+            backfill=F("backfill_cycle__backfill"),
+        )
 
     def put_standing(self, runs: Sequence[Run]) -> None:
         before, again = ahead(runs), to_repeat(runs)
@@ -141,7 +145,8 @@ class RunsEndpoint(RunEndpoints):
     def get(self, request: Request, workspace: str) -> Response:
         """Newest first."""
         query = self.query
-        exact = {n: query[n] for n in ("state", "trigger", "workflow", "job") if n in query}
+        names = ("state", "trigger", "workflow", "job", "backfill")
+        exact = {name: query[name] for name in names if name in query}
         return self.page(self.runs().filter(**exact), RunSerializer, self.put_standing)
 
 

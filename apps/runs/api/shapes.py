@@ -89,6 +89,9 @@ class RunSerializer(serializers.Serializer):
     parameters = serializers.DictField(child=serializers.CharField(allow_blank=True))
     remarks = serializers.CharField(allow_blank=True)
     rerun_of = serializers.IntegerField(source="rerun_of_id", allow_null=True)
+    backfill = serializers.IntegerField(
+        allow_null=True, help_text="The backfill that it was launched by."
+    )
     revision = serializers.IntegerField(help_text="Grows with every change of it or its nodes.")
     created_by = serializers.CharField(source="author", allow_null=True)
     created_at = serializers.DateTimeField()
@@ -220,6 +223,7 @@ class RunQuery(PageQuery):
     trigger = serializers.ChoiceField(choices=[each.value for each in Trigger], required=False)
     workflow = serializers.IntegerField(**_BIG, help_text="Id of the workflow.")
     job = serializers.IntegerField(**_BIG, help_text="Id of a job that was run by itself.")
+    backfill = serializers.IntegerField(**_BIG, help_text="Id of the backfill that launched it.")
 
 
 class NodeRunQuery(Strict):
@@ -376,6 +380,7 @@ RUN = {
     "parameters": {"since": "2025-11-19"},
     "remarks": "after the repair",
     "rerun_of": None,
+    "backfill": None,
     "revision": 6,
     "created_by": "maya",
     "created_at": "2025-11-20T09:00:00Z",
