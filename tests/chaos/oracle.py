@@ -17,16 +17,28 @@ import psycopg
 from django.db import connection
 
 from apps.engine.retry import LOSSES_ALLOWED
-from apps.engine.states import ARROWS, ENDED, AttemptState, NodeState
+from apps.engine.states import ARROWS, ENDED, AttemptState, Missed, NodeState
+from apps.notifications.models import Delivery, Incident
 from apps.runs.logs import AttemptLog, log_of
-from apps.runs.models import Attempt, NodeRun, Run, RunEvent
+from apps.runs.models import (
+    Attempt,
+    Backfill,
+    BackfillCycle,
+    NodeRun,
+    Run,
+    RunEvent,
+    SchedulePoint,
+)
 from apps.runs.services.rerun import graph_of
-from apps.workspaces.models import ResourceQueue
+from apps.workflows.services.schedules import timetable_of
+from apps.workspaces.models import ResourceQueue, WorkspaceHold
 from tests.chaos.machine import Machine
-from tests.chaos.work import WELL_BEHAVED, Works
+from tests.chaos.work import ADDRESS, WELL_BEHAVED, People, Works
+from tests.mail import MailServer
 
 INVARIANTS = {
-    "I1": "one run per (workflow, schedule point)",
+    "I1": "each due point of a schedule, and each cycle of a backfill's preview, once: with its "
+    "run, or the reason why it has none",
     "I2": "attempts <= 1 + retries + losses + hand-backs; no two of a node overlap in the journal",
     "I3": "no run or node that is not over stands still without a stated reason",
     "I4": "every event is an arrow of the engine's; what has ended changes by a person alone",
@@ -34,12 +46,10 @@ INVARIANTS = {
     "I6": "bytes of the log = bytes that the job wrote",
     "I7": "in use of a queue = what its running nodes hold, and never above its capacity; a run's "
     "counters = its nodes",
-    "I8": "one mail per incident",
+    "I8": "one mail per incident and address, which comes as often as it was sent",
     "I9": "no process, lock or transaction is left behind",
     "I10": "nothing accepted is lost; no attempt fails by the engine's own doing",
 }
-#: Not asked, since the product has no such part yet.
-NOT_ASKED = {"I8": "the product sends no mail yet"}
 
 
 @dataclass
@@ -158,7 +168,9 @@ def read_journal(file: Path) -> list[Line]:
     return lines
 
 
-def judge(machine: Machine, works: Works, verdict: Verdict) -> Counter[str]:
+def judge(
+    machine: Machine, works: Works, people: People, mail: MailServer, verdict: Verdict
+) -> Counter[str]:
     """Ask everything, once all has ended and every worker is gone; what there was to judge."""
     journal = read_journal(works.journal)
     by_node: dict[int, list[Line]] = defaultdict(list)
@@ -172,7 +184,9 @@ def judge(machine: Machine, works: Works, verdict: Verdict) -> Counter[str]:
         attempts[attempt.node_run_id].append(attempt)
     nodes = list(NodeRun.objects.select_related("job_version__job").order_by("pk"))
 
-    _no_schedule_point_twice(verdict)
+    _every_point_once(works, verdict)
+    _backfills_as_previewed(people, verdict)
+    _one_mail_an_incident(mail, verdict)
     for node in nodes:
         _history(node, events[node.pk], attempts[node.pk], verdict)
         _no_overlap(node, by_node[node.pk], verdict)
@@ -187,6 +201,9 @@ def judge(machine: Machine, works: Works, verdict: Verdict) -> Counter[str]:
 
     found: Counter[str] = Counter(runs=Run.objects.count(), nodes=len(nodes))
     found["events"] = RunEvent.objects.count()
+    found["schedule points"] = SchedulePoint.objects.count()
+    found["backfill cycles"] = BackfillCycle.objects.count()
+    found["mails"] = len(mail.got)
     found["journal lines"] = len(journal)
     for each in attempts.values():
         for attempt in each:
@@ -197,10 +214,67 @@ def judge(machine: Machine, works: Works, verdict: Verdict) -> Counter[str]:
     return found
 
 
-def _no_schedule_point_twice(verdict: Verdict) -> None:
+def _every_point_once(works: Works, verdict: Verdict) -> None:
+    """What a schedule's timetable has between its switch on and off has one row each."""
     runs = Run.objects.filter(trigger="schedule").values_list("workflow", "cycle")
     for point, times in Counter(runs).items():
         verdict.hold("I1", times == 1, f"workflow {point[0]} ran {times} times for {point[1]}")
+    holds = list(WorkspaceHold.objects.all())
+    for flow in works.scheduled:
+        assert flow.published is not None
+        timetable = timetable_of(flow.published)
+        assert timetable is not None
+        due = list(timetable.points(works.on_at[flow.pk], works.off_at[flow.pk]))
+        rows = list(SchedulePoint.objects.filter(workflow=flow).order_by("cycle"))
+        got = [row.cycle for row in rows]
+        told = f"schedule {flow.name!r}: due {due}, and there are points {got}"
+        verdict.hold("I1", got == due, told)
+        for row in rows:
+            told = f"schedule {flow.name!r}, point {row.cycle}: {row.reason} {row.note}"
+            reason = SchedulePoint.Reason(row.reason)
+            verdict.hold("I1", reason is not SchedulePoint.Reason.FAULT, told)
+            held = any(
+                hold.created_at <= row.cycle and (hold.released_at or row.cycle) >= row.cycle
+                for hold in holds
+            )
+            if timetable.missed is Missed.ALL and not held:
+                verdict.hold("I1", reason is not SchedulePoint.Reason.MISSED, told)
+
+
+def _backfills_as_previewed(people: People, verdict: Verdict) -> None:
+    """Preview, rows and runs are the same cycles; of one that was cancelled the runs are some."""
+    for backfill in Backfill.objects.all():
+        rows = list(backfill.cycles.order_by("position").values_list("cycle", "run"))
+        cycles = [cycle for cycle, _ in rows]
+        runs = Run.objects.filter(backfill_cycle__backfill=backfill, trigger="backfill")
+        launched = sorted(runs.values_list("cycle", flat=True))
+        told = f"backfill {backfill.pk}: rows {cycles}, runs {launched}"
+        if backfill.pk in people.previews:  # else the answer to its creation was lost
+            shown = people.previews[backfill.pk]
+            verdict.hold("I1", cycles == shown, f"{told}, preview {shown}")
+        ran = sorted(cycle for cycle, run in rows if run is not None)
+        verdict.hold("I1", launched == ran, told)
+        if backfill.cancelled_at is None:
+            verdict.hold("I1", launched == sorted(cycles), told)
+        flows = Run.objects.filter(flow=backfill.flow).exclude(trigger="manual").count()
+        verdict.hold("I1", flows == len(launched), f"{told}, {flows} runs of its flow")
+
+
+def _one_mail_an_incident(mail: MailServer, verdict: Verdict) -> None:
+    """Each message came, under one id, no more often than it was sent."""
+    came = Counter((address, str(message["Message-ID"])) for address, message in mail.got)
+    for incident in Incident.objects.all():
+        opened = list(incident.deliveries.filter(kind="opened"))
+        told = f"incident {incident.pk} of {incident.name}: {len(opened)} opening messages"
+        verdict.hold("I8", [each.address for each in opened] == [ADDRESS], told)
+    known = set()
+    for each in Delivery.objects.all():
+        times = came[each.address, each.message_id]
+        known.add((each.address, each.message_id))
+        told = f"{each.event} ({each.status}) came {times} times, sent {each.tries} times"
+        verdict.hold("I8", each.status == "sent" and 1 <= times <= each.tries, told)
+    for address, message_id in came.keys() - known:
+        verdict.broken("I8", f"{message_id} came to {address}, and nobody knows of it")
 
 
 def _history(
@@ -386,6 +460,8 @@ def all_over(launched: list[int], verdict: Verdict) -> None:
         verdict.hold("I10", pk in there, f"run {pk} was accepted and is not there")
     for run in Run.objects.all():
         verdict.hold("I3", run.ended_at is not None, f"{run} is {run.state} in the end")
+    for backfill in Backfill.objects.all():
+        verdict.hold("I3", backfill.ended_at is not None, f"{backfill} goes on in the end")
     for queue in ResourceQueue.objects.all():
         verdict.hold("I7", queue.used == 0, f"queue {queue.name}: {queue.used} in use in the end")
 

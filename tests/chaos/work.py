@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,22 +27,35 @@ from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from apps.core.errors import Conflict
-from apps.engine.states import Hold, NodeState, Trigger
+from apps.engine.backfill import Order, Which
+from apps.engine.states import Hold, Missed, NodeState, Overlap, Trigger
 from apps.nodes.services.jobs import create_job, publish_job
-from apps.runs.models import NodeRun, Run
+from apps.notifications.services.subscriptions import subscribe
+from apps.runs.models import Backfill, NodeRun, Run
 from apps.runs.services.anew import rerun_anew
+from apps.runs.services.backfill import (
+    Asked,
+    cancel_backfill,
+    create_backfill,
+    pause_backfill,
+    plan_backfill,
+    resume_backfill,
+)
 from apps.runs.services.holding import hold, release
 from apps.runs.services.launch import launch
 from apps.runs.services.pause import pause_run, resume_run
 from apps.runs.services.rerun import failed_scope, rerun_nodes, rerun_scope
+from apps.runs.services.scheduling import switch
 from apps.runs.services.stop import stop_node, stop_run
 from apps.runs.services.success import set_success
-from apps.workflows.models import WorkflowVersion
+from apps.workflows.models import Workflow, WorkflowVersion
 from apps.workflows.services.drafting import WholeNode, create_workflow, replace_draft
 from apps.workflows.services.publishing import publish
 from apps.workspaces.models import TokenScope, User, Workspace, WorkspaceHold
 from apps.workspaces.services import create_queue, create_token, create_workspace
 
+#: Who is told of failures.
+ADDRESS = "on-call@example.org"
 #: Runs under way at once, at most.
 MOST_RUNS = 14
 
@@ -127,6 +141,52 @@ class Works:
         self.versions: list[WorkflowVersion] = []
         self._made = 0
 
+        self.scheduled = [
+            self._every_minute(missed, overlap) for missed in Missed for overlap in Overlap
+        ]
+        #: Of each of them, since when and until when its schedule was on.
+        self.on_at: dict[int, datetime] = {}
+        self.off_at: dict[int, datetime] = {}
+
+    def _every_minute(self, missed: Missed, overlap: Overlap) -> Workflow:
+        """A published workflow of one or two nodes that is due each minute."""
+        names = ["first", "second"][: self.random.randint(1, 2)]
+        flow = create_workflow(self.workspace, f"{missed} {overlap}", user=self.user)
+        replace_draft(
+            flow,
+            [
+                WholeNode(name=name, job_path=self.jobs[self.random.choice(["quick", "steady"])])
+                for name in names
+            ],
+            list(pairwise(names)),
+            revision=flow.revision,
+            queue="root_queue",
+            schedule={
+                "kind": "minutes",
+                "every": 1,
+                "started_at": "2026-01-01T00:00:00Z",
+                "missed": missed.value,
+            },
+            overlap=overlap,
+        )
+        publish(flow, remarks="", user=self.user)
+        subscribe(flow, [ADDRESS])
+        return Workflow.objects.get(pk=flow.pk)
+
+    def turn_on(self) -> None:
+        """Let the schedules fall due from now on."""
+        for flow in self.scheduled:
+            schedule = switch(flow, on=True, user=self.user)
+            assert schedule.changed_at is not None
+            self.on_at[flow.pk] = schedule.changed_at
+
+    def turn_off(self) -> None:
+        """The end of the schedules; what fell due before still gets its run."""
+        for flow in self.scheduled:
+            schedule = switch(flow, on=False, user=self.user)
+            assert schedule.changed_at is not None
+            self.off_at[flow.pk] = schedule.changed_at
+
     def workflow(self) -> WorkflowVersion:
         """A new published workflow: a chain, a fan or a random graph of random jobs."""
         r = self.random
@@ -146,6 +206,7 @@ class Works:
             queue_timeout_seconds=r.choice([None] * 9 + [15]),
         )
         version = publish(flow, remarks="", user=self.user)
+        subscribe(flow, [ADDRESS])
         self.versions.append(version)
         return version
 
@@ -199,6 +260,8 @@ class People:
         self.random = random.Random(f"{seed}/people")  # noqa: S311
         self.did: Counter[str] = Counter()
         self.launched: list[int] = []
+        #: Of each backfill, the cycles that its preview showed.
+        self.previews: dict[int, list[datetime]] = {}
         self.failed: list[str] = []
         self.late: Counter[str] = Counter()
         self._over = threading.Event()
@@ -216,6 +279,8 @@ class People:
             self._launch: 40, self._launch_by_rest: 15, self._stop: 4, self._stop_node: 5,
             self._pause: 6, self._resume: 12, self._rerun_failed: 8, self._rerun_some: 5,
             self._rerun: 2, self._set_success: 5, self._hold: 2, self._release: 8,
+            self._backfill: 4, self._pause_backfill: 2, self._resume_backfill: 4,
+            self._cancel_backfill: 1,
         }  # fmt: skip
         while not self._over.wait(self.random.uniform(0.05, 0.6)):
             act = self.random.choices(list(acts), list(acts.values()))[0]
@@ -322,8 +387,58 @@ class People:
         release(standing, user=self.works.user)
         return "release a hold"
 
+    def _backfill(self) -> str | None:
+        if self._is_busy() or Backfill.objects.filter(ended_at=None).count() >= 2:
+            return None
+        r = self.random
+        first = date(2026, 1, 1) + timedelta(days=r.randrange(60))
+        asked = Asked(
+            first_date=first,
+            last_date=first + timedelta(days=r.randrange(5)),
+            order=r.choice(list(Order)),
+            which=r.choice([Which.ALL, Which.ALL, Which.MISSING]),
+        )
+        workflow = self._version().workflow
+        plan = plan_backfill(workflow, asked)
+        if not plan.cycles:
+            return None
+        made = create_backfill(
+            workflow,
+            asked,
+            user=self.works.user,
+            token=plan.token,
+            at_once=r.choice([1, 2, 3]),
+            stop_after=r.choice([None, None, 1]),
+        )
+        self.previews[made.pk] = [planned.cycle for planned in plan.cycles]
+        return "make a backfill"
+
+    def _some_backfill(self, **wanted: object) -> Backfill | None:
+        found = list(Backfill.objects.filter(ended_at=None, cancelled_at=None, **wanted))
+        return self.random.choice(found) if found else None
+
+    def _pause_backfill(self) -> str | None:
+        if (backfill := self._some_backfill(paused_at=None)) is None:
+            return None
+        pause_backfill(backfill, user=self.works.user)
+        return "pause a backfill"
+
+    def _resume_backfill(self) -> str | None:
+        if (backfill := self._some_backfill(paused_at__isnull=False)) is None:
+            return None
+        resume_backfill(backfill, user=self.works.user)
+        return "resume a backfill"
+
+    def _cancel_backfill(self) -> str | None:
+        if (backfill := self._some_backfill()) is None:
+            return None
+        cancel_backfill(backfill, user=self.works.user, stop_running=self.random.random() < 0.5)
+        return "cancel a backfill"
+
     def resume_all(self) -> None:
-        """What people hold back goes on."""
+        """What people hold back goes on, and so does a backfill that has stopped by itself."""
+        for backfill in Backfill.objects.filter(ended_at=None, paused_at__isnull=False):
+            resume_backfill(backfill, user=self.works.user)
         for standing in WorkspaceHold.objects.filter(released_at=None):
             release(standing, user=self.works.user)
         for run in Run.objects.filter(ended_at=None, hold=Hold.PAUSED):
