@@ -83,6 +83,7 @@ in_workspace = [
     path(f"{_attempt}/log/search", logs.LogSearchEndpoint.as_view()),
     path(f"{_run}/outputs", outputs.OutputsEndpoint.as_view()),
     path(f"{_run}/outputs/<int:output>", outputs.OutputEndpoint.as_view()),
+    path("heartbeat", notifications.HeartbeatEndpoint.as_view()),
     path("channels", notifications.ChannelsEndpoint.as_view()),
     path("channels/<str:channel>", notifications.ChannelEndpoint.as_view()),
     path("channels/<str:channel>/test", notifications.ChannelTestEndpoint.as_view()),

@@ -330,7 +330,7 @@ CELERY_TASK_ROUTES = {
     name: {"queue": "runyard.tick"}
     for name in (
         *("runs.tick", "runs.prune", "runs.collect_bytes"),
-        *("notifications.tick", "notifications.prune"),
+        *("notifications.tick", "notifications.heartbeat", "notifications.prune"),
     )
 }
 CELERY_TASK_CREATE_MISSING_QUEUES = True
@@ -364,5 +364,6 @@ CELERY_BEAT_SCHEDULE = {
     "runs.prune": {"task": "runs.prune", "schedule": 600.0},
     "runs.collect_bytes": {"task": "runs.collect_bytes", "schedule": 86_400.0},
     "notifications.tick": {"task": "notifications.tick", "schedule": 5.0},
+    "notifications.heartbeat": {"task": "notifications.heartbeat", "schedule": 10.0},
     "notifications.prune": {"task": "notifications.prune", "schedule": 3_600.0},
 }

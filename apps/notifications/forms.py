@@ -182,3 +182,12 @@ class SilenceForm(Form):
         help_text="Shown with it, and told afterwards.",
         widget=forms.TextInput({"autocomplete": "off"}),
     )
+
+
+class HeartbeatForm(Form):
+    url = forms.CharField(
+        max_length=2_000,
+        label="URL",
+        help_text="It is called each minute. Not shown again, to anybody.",
+        widget=Unshown({"class": "oc-unshown", "rows": 2, "autocomplete": "off"}),
+    )

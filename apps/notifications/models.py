@@ -252,6 +252,30 @@ class Incident(models.Model):
         return f"incident {self.pk} of {self.name}"
 
 
+class Heartbeat(models.Model):
+    """A URL that is called each minute while Runyard lives, so that its silence is noticed."""
+
+    workspace = models.OneToOneField(
+        Workspace, models.CASCADE, primary_key=True, related_name="heartbeat"
+    )
+    #: What may be shown of the URL.
+    address = models.TextField()
+    sealed_url = models.BinaryField()
+    #: When the last call began, when one was last answered well, and why the last one was not.
+    rung_at = models.DateTimeField(null=True)
+    answered_at = models.DateTimeField(null=True)
+    why = models.TextField(blank=True)
+    changed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
+    )
+    changed_at = models.DateTimeField(db_default=Now())
+
+    objects = InWorkspaceQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return self.address
+
+
 class Silence(models.Model):
     """A person's word that nobody is told of a workflow for a while.
 

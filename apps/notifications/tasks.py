@@ -8,6 +8,7 @@ from celery import shared_task
 from django.db import connection
 
 from apps.notifications.services import tick as look
+from apps.notifications.services.heartbeats import ring
 
 
 @shared_task(name="notifications.tick")
@@ -15,6 +16,13 @@ def tick() -> None:
     """Look around: recovered workflows, mails that are due."""
     with closing(connection):
         look.tick()
+
+
+@shared_task(name="notifications.heartbeat")
+def heartbeat() -> None:
+    """Call the heartbeat URLs that are due; apart from the tick, which waits for none of them."""
+    with closing(connection):
+        ring()
 
 
 @shared_task(name="notifications.prune")

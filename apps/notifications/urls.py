@@ -16,6 +16,12 @@ urlpatterns = [
         views.rule_delete,
         name="rule-delete",
     ),
+    path("w/<str:workspace>/notifications/heartbeat/", views.heartbeat, name="heartbeat"),
+    path(
+        "w/<str:workspace>/notifications/heartbeat/delete/",
+        views.heartbeat_delete,
+        name="heartbeat-delete",
+    ),
     path("w/<str:workspace>/notifications/channels/", views.channels, name="channels"),
     path(
         "w/<str:workspace>/notifications/channels/create/",

@@ -22,12 +22,22 @@ from apps.notifications.addresses import CHANNEL, address_fault, channel_in, rea
 from apps.notifications.forms import (
     AddressesForm,
     ChannelForm,
+    HeartbeatForm,
     RuleForm,
     SilenceForm,
     TestMessageForm,
 )
-from apps.notifications.models import Channel, ChannelKind, Delivery, Incident, Rule, Silence
+from apps.notifications.models import (
+    Channel,
+    ChannelKind,
+    Delivery,
+    Heartbeat,
+    Incident,
+    Rule,
+    Silence,
+)
 from apps.notifications.services.channels import check_channels, delete_channel, set_channel
+from apps.notifications.services.heartbeats import delete_heartbeat, set_heartbeat
 from apps.notifications.services.incidents import acknowledge
 from apps.notifications.services.outbox import post_test
 from apps.notifications.services.rules import change_rule, make_rule, remove_rule
@@ -191,7 +201,8 @@ def _channels(request: Request) -> QuerySet[Channel]:
 @require_safe
 def channels(request: Request, workspace: str) -> HttpResponse:
     rows = list(_channels(request).select_related("changed_by").order_by("name"))
-    context = {**_context("channels"), "channels": rows, "kinds": KINDS}
+    beat = _heartbeats(request).select_related("changed_by").first()
+    context = {**_context("channels"), "channels": rows, "heartbeat": beat}
     return render(request, "notifications/channels.html", context)
 
 
@@ -259,6 +270,41 @@ def channel_test(request: Request, workspace: str, pk: int) -> HttpResponse:
     post_test(request.workspace, [f"{CHANNEL}{row.name}"], by=request.user)
     messages.success(request, f"A test message to {row.name} is on its way.")
     return go(request, reverse("notifications:mails", args=[workspace]))
+
+
+def _heartbeats(request: Request) -> QuerySet[Heartbeat]:
+    mine: QuerySet[Heartbeat] = Heartbeat.objects.visible_to(request.user)
+    return mine.filter(workspace=request.workspace).defer("sealed_url")
+
+
+@require_http_methods(["GET", "POST"])
+def heartbeat(request: Request, workspace: str) -> HttpResponse:
+    """The dialog that sets the workspace's heartbeat, or replaces it."""
+    require(request, Permission.EDIT_SECRET)
+    form = HeartbeatForm(request.POST or None)
+    if form.is_valid():
+        try:
+            set_heartbeat(request.workspace, form.cleaned_data["url"], user=request.user)
+        except Invalid as error:
+            form.add_faults(error)
+        else:
+            messages.success(request, "Saved the heartbeat. Its first call comes within seconds.")
+            return go(request, reverse("notifications:channels", args=[workspace]))
+    context = {
+        **_context("channels"),
+        "form": form,
+        "heartbeat": _heartbeats(request).first(),
+        "heading": "Heartbeat",
+    }
+    return fragment(request, "notifications/_heartbeat.html", context)
+
+
+@require_POST
+def heartbeat_delete(request: Request, workspace: str) -> HttpResponse:
+    require(request, Permission.EDIT_SECRET)
+    delete_heartbeat(request.workspace)
+    messages.success(request, "Removed the heartbeat.")
+    return go(request, reverse("notifications:channels", args=[workspace]))
 
 
 @require_POST

@@ -23,6 +23,7 @@ PAGES = [
     "/w/default/notifications/mails/",
     "/w/default/notifications/test/",
     "/w/default/notifications/channels/",
+    "/w/default/notifications/heartbeat/",
     "/w/default/notifications/channels/create/?kind=webhook",
     "/w/default/queues/",
     "/w/default/queues/create/",

@@ -115,6 +115,7 @@ RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
     f"{_NODE}/attempts/{{attempt}}/log/search": {"GET": (V, "read")},
     f"{_RUN}/outputs": {"GET": (V, "read")},
     f"{_RUN}/outputs/{{output}}": {"GET": (V, "read")},
+    "heartbeat": {"GET": (V, "read"), "PUT": (S, "admin"), "DELETE": (S, "admin")},
     "channels": {"GET": (V, "read")},
     "channels/{channel}": {"GET": (V, "read"), "PUT": (S, "admin"), "DELETE": (S, "admin")},
     "channels/{channel}/test": {"POST": (W, "edit")},

@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from apps.core.errors import Conflict, Invalid
 from apps.engine.roles import Role
 from apps.notifications.letters import letter_test
-from apps.notifications.models import Channel, Delivery, Kind
+from apps.notifications.models import Channel, Delivery, Kind, Tells
 from apps.notifications.services import outbox
 from apps.notifications.services.channels import (
     MAX_CHANNELS,
@@ -24,11 +24,13 @@ from apps.notifications.services.channels import (
     expand,
     set_channel,
 )
+from apps.notifications.services.nodes import subscribe_node
 from apps.notifications.services.outbox import post
-from apps.notifications.services.rules import change_rule, make_rule, read_match
+from apps.notifications.services.rules import change_rule, make_rule, read_match, remove_rule
 from apps.notifications.services.subscriptions import addresses_of, subscribe
 from apps.notifications.services.tick import tick
 from apps.workflows.services.drafting import delete_workflow
+from apps.workspaces.secrets import seal
 from tests.api import program
 from tests.factories import channel, job, published, workspace
 from tests.html import errors, rows
@@ -274,6 +276,22 @@ def test_what_is_kept_of_a_channel_gives_nothing_away(receiver, settings):
     assert [got.path for got in receiver.got] == ["/services/T0/canary-4711"]
 
 
+def test_a_message_that_cannot_be_made_waits_and_is_logged(receiver, caplog):
+    row = webhook(receiver.url)
+    broken = seal(workspace().pk, "channel ops/secret", "whsec_a")
+    Channel.objects.filter(pk=row.pk).update(sealed_secret=broken)
+    run_through(watched(addresses=["channel:ops"]), FAILED)
+
+    tick()
+
+    told = Delivery.objects.get()
+    assert (told.status, told.why[:7], "could not be sent" in caplog.text) == (
+        "waiting",
+        "Error: ",
+        True,
+    )
+
+
 class settings_of:
     """Settings for a while."""
 
@@ -411,6 +429,11 @@ def test_a_rule_names_channels_as_a_workflow_does(receiver, server):
     with pytest.raises(Invalid, match="there is no channel 'none' here"):
         change_rule(told, read_match(), ["channel:none"], user=None)
     with pytest.raises(Conflict, match="a rule tells channel ops"):
+        delete_channel(Channel.objects.get(name="ops"))
+    remove_rule(told)
+    flow = published("load", name="other", uses={"load": job()}).workflow
+    subscribe_node(flow, "load", ["channel:ops"], [Tells.FAILED])
+    with pytest.raises(Conflict, match="node load of other tells channel ops"):
         delete_channel(Channel.objects.get(name="ops"))
 
 
@@ -565,7 +588,7 @@ def test_channels_are_listed_by_few_queries(n, django_assert_num_queries):
     client = member()
     client.get(HERE)
 
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(5):
         html = client.get(HERE).content.decode()
 
     assert len(rows(html)) == n

@@ -10,14 +10,16 @@ from django.db.models.functions import Now
 
 from apps.core.errors import Invalid, NotFound
 from apps.engine.roles import Role
-from apps.notifications.models import Delivery, Incident, Silence, Tells
+from apps.notifications.letters import letter_test
+from apps.notifications.models import Delivery, Incident, Kind, Silence, Tells
 from apps.notifications.services.incidents import _end_silence
 from apps.notifications.services.nodes import subscribe_node
+from apps.notifications.services.outbox import post
 from apps.notifications.services.silences import MOST_MINUTES, silence, standing_of, unsilence
 from apps.notifications.services.tick import tick
 from apps.workflows.services.drafting import delete_workflow
 from tests.api import program
-from tests.factories import incident, job, published
+from tests.factories import incident, job, published, workspace
 from tests.html import errors, rows
 from tests.notifications.test_notifications import (
     FAILED,
@@ -102,7 +104,12 @@ def test_what_a_node_does_is_silenced_with_its_workflow_and_counted_once(server)
     tick()  # it reads the last minutes once more
 
     assert server.got == []
-    assert list(Delivery.objects.values_list("kind", "status")) == [("node", "silenced")]
+    told = Delivery.objects.get()
+    assert (told.kind, told.status) == ("node", "silenced")
+    assert Silence.objects.get().silenced == 1
+    letter = letter_test("default", "maya")
+    flow = version.workflow_id
+    post(workspace(), letter, [MAYA], kind=Kind.NODE, event=told.event, workflow_id=flow)
     assert Silence.objects.get().silenced == 1
 
 
