@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from django.db import connection
-from django.db.models import Count, QuerySet
+from django.db.models import Count, F, Func, IntegerField, QuerySet
 from django.utils import timezone
 
 from apps.engine.priority import Priority
@@ -17,7 +17,7 @@ from apps.engine.waiting import Reason
 from apps.runs.models import Attempt, NodeRun, Output, Run, RunEvent, SchedulePoint
 from apps.runs.waiting import waiting_of
 from apps.workflows.drawing import COMPACT, Drawing, draw
-from apps.workflows.models import Workflow
+from apps.workflows.models import Workflow, WorkflowVersion
 from apps.workspaces.models import ResourceQueue
 
 NOT_RUN = "notrun"
@@ -76,19 +76,25 @@ class Stand:
 
     state: str
     run: int | None = None
+    #: The run is of some nodes alone, and says nothing of the whole cycle.
+    is_part: bool = False
 
 
 def cycles_stand(workflow: Workflow, cycles: Collection[datetime]) -> dict[datetime, Stand]:
-    """How each of a workflow's cycles stands, in two queries; what nothing is known of is left out.
+    """How each of a workflow's cycles stands, in three queries; what nothing is known of is left
+    out.
 
     Debug runs do not count.
     """
     missed = SchedulePoint.objects.filter(workflow=workflow, cycle__in=cycles, run=None)
     found = {cycle: Stand("missed") for cycle in missed.values_list("cycle", flat=True)}
     runs = Run.objects.filter(workflow=workflow, cycle__in=cycles).exclude(trigger=Trigger.DEBUG)
-    newest = runs.order_by("cycle", "-pk").distinct("cycle")
-    for cycle, pk, state in newest.values_list("cycle", "pk", "state"):
-        found[cycle] = Stand(state, pk)
+    newest = list(runs.order_by("cycle", "-pk").distinct("cycle").defer("variables"))
+    size = Func(F("graph__nodes"), function="jsonb_array_length", output_field=IntegerField())
+    versions = WorkflowVersion.objects.filter(pk__in={run.version_id for run in newest})
+    size_of: dict[int | None, int] = dict(versions.annotate(size=size).values_list("pk", "size"))
+    for run in newest:
+        found[run.cycle] = Stand(run.state, run.pk, run.total < size_of[run.version_id])
     return found
 
 

@@ -89,7 +89,9 @@ def _runs(request: Request) -> QuerySet[Run]:
 
 
 def _run(request: Request, pk: int) -> Run:
-    rows = _runs(request).select_related("version", "workflow", "job", "created_by", "rerun_of")
+    rows = _runs(request).select_related(
+        "version", "workflow", "job", "created_by", "rerun_of", "backfill_cycle"
+    )
     return get_object_or_404(rows, pk=pk)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from math import ceil
+from statistics import median
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -25,7 +27,7 @@ from apps.core.paging import newest_first
 from apps.engine.backfill import MANY, data_date, pattern_of
 from apps.engine.priority import Priority
 from apps.engine.roles import Permission
-from apps.engine.states import Severity, Trigger
+from apps.engine.states import RunState, Severity, Trigger
 from apps.engine.timetable import Timetable
 from apps.engine.timevars import built_in
 from apps.nodes.forms import RemarksForm
@@ -655,6 +657,7 @@ def run(request: Request, workspace: str, pk: int) -> HttpResponse:
         "heading": f"Run {row.name}",
         "nav": "workflows",
         "part": part,
+        "ranges": _ranges(row) if way.form is BackfillForm and not part else [],
     }
     if part in PARTS:
         return render(request, PARTS[part], context)
@@ -692,12 +695,12 @@ def _launch_form(request: Request, row: Workflow, way: Way, sent: Any) -> Launch
     return form
 
 
-#: Data dates that a backfill begins with, before anybody chooses others.
-LAST_DAYS = 7
+#: Data dates that a backfill begins with, before anybody chooses others; and one click away.
+LAST_DAYS, MORE_DAYS = 7, 30
 
 
-def _last_dates(row: Workflow) -> tuple[date, date] | None:
-    """The last data dates whose cycles are past, the newest of them last; None without any."""
+def _last_dates(row: Workflow, days: int = LAST_DAYS) -> tuple[date, date] | None:
+    """The last data dates whose cycles are past, the first and the newest; None without any."""
     if row.published is None:
         return None
     settings = whole(row.published.graph)["settings"]
@@ -706,7 +709,20 @@ def _last_dates(row: Workflow) -> tuple[date, date] | None:
     if last is None:
         return None
     newest = data_date(last, zone, settings["data_offset"])
-    return newest - timedelta(days=LAST_DAYS - 1), newest
+    return newest - timedelta(days=days - 1), newest
+
+
+def _ranges(row: Workflow) -> list[tuple[str, date, date]]:
+    """Ranges of data dates that are one click away, with the words for them."""
+    last, more = _last_dates(row), _last_dates(row, MORE_DAYS)
+    if last is None or more is None:
+        return []
+    newest = last[1]
+    return [
+        (f"Last {LAST_DAYS} days", *last),
+        (f"Last {MORE_DAYS} days", *more),
+        (f"{newest:%B}", newest.replace(day=1), newest),
+    ]
 
 
 def _start(request: Request, row: Workflow, way: Way, form: LaunchForm) -> str:
@@ -758,7 +774,8 @@ def _preview(row: Workflow, way: Way, form: LaunchForm, start: int) -> dict[str,
             return {"fault": "; ".join(faults)}
     try:
         if isinstance(form, BackfillForm):
-            return _preview_cycles(row, plan_backfill(row, form.asked()), start)
+            plan = plan_backfill(row, form.asked())
+            return _preview_cycles(row, plan, start, form.cleaned_data["at_once"])
         assert isinstance(form, OneRunForm)  # noqa: S101 -- all others are
         return _preview_one(row, way, form)
     except (Invalid, Conflict) as error:
@@ -778,7 +795,7 @@ def _preview_one(row: Workflow, way: Way, form: OneRunForm) -> dict[str, Any]:
 SHOWN_CYCLES = 200
 
 
-def _preview_cycles(row: Workflow, plan: Plan, start: int) -> dict[str, Any]:
+def _preview_cycles(row: Workflow, plan: Plan, start: int, at_once: int) -> dict[str, Any]:
     shown = plan.cycles[start : start + SHOWN_CYCLES]
     following = start + len(shown)
     stand = cycles_stand(row, [each.cycle for each in shown])
@@ -799,8 +816,24 @@ def _preview_cycles(row: Workflow, plan: Plan, start: int) -> dict[str, Any]:
             for each in shown
         ],
         "next": following if following < len(plan.cycles) else None,
+        # Of a list that is not all here nobody has counted them.
+        "again": sum(each.state == RunState.SUCCEEDED for each in stand.values())
+        if len(shown) == len(plan.cycles)
+        else 0,
+        "takes": None if start else _takes(row, plan, at_once),
         "variables": built_in(moment) if moment else {},
     }
+
+
+def _takes(row: Workflow, plan: Plan, at_once: int) -> tuple[float, float] | None:
+    """About how many seconds a run takes, by those that succeeded last, and all of them; None
+    where no run can tell."""
+    past = last_runs([row.pk])[row.pk]
+    lasted = [each.seconds for each in past if each.state == RunState.SUCCEEDED and each.seconds]
+    if not lasted or len(plan.nodes) < len(plan.version.graph["nodes"]):
+        return None
+    each = median(lasted)
+    return each, each * ceil(len(plan.cycles) / at_once)
 
 
 def _due(due: datetime, beside: date) -> str:

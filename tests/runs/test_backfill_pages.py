@@ -12,6 +12,7 @@ from apps.engine.roles import Role
 from apps.engine.states import Trigger
 from apps.runs.models import Backfill, BackfillCycle, Run, SchedulePoint
 from apps.runs.services.backfill import Asked, cancel_backfill, create_backfill, pause_backfill
+from apps.runs.services.feeding import feed
 from apps.runs.services.launch import launch
 from apps.workflows.models import Workflow
 from tests.factories import published
@@ -81,6 +82,19 @@ def test_the_preview_lists_every_cycle_with_its_due_time_and_how_it_stands(flow)
     assert Backfill.objects.count() == 0
 
 
+def test_a_run_of_some_nodes_alone_is_shown_as_a_part_and_leads_to_its_backfill(flow):
+    asked = Asked(dates=[datetime(2026, 3, 1, tzinfo=UTC).date()], node="load")
+    made = create_backfill(flow, asked, user=None)
+    feed(made.pk)
+    run = Run.objects.get()
+
+    html = preview(flow, dates="2026-03-01")
+
+    assert rows(html) == [["2026-03-01", "03-02 02:00", f"Pending {run.pk} part"]]
+    page = member().get(f"/w/default/runs/{run.pk}/").content.decode()
+    assert f'<a class="oc-action" href="/w/default/backfills/{made.pk}/">{made.pk}</a>' in page
+
+
 def test_what_the_preview_showed_is_made(flow):
     shown = preview(flow, **WEEK, order="newest")
 
@@ -140,6 +154,32 @@ def test_a_preview_says_what_is_wrong_and_nothing_can_be_started(flow, sent, fau
     assert 'aria-disabled="true" title="Nothing to start yet"' in html
 
 
+def test_the_preview_says_how_long_it_takes_and_what_it_does_again(flow):
+    for day in (2, 3, 4):
+        due = datetime(2026, 3, day, 2, tzinfo=UTC)
+        [run] = launch(flow.published, cycles=[due], trigger=Trigger.MANUAL, by=None)
+        begun, ended = Now() - timedelta(minutes=day), Now()
+        Run.objects.filter(pk=run.pk).update(state="succeeded", started_at=begun, ended_at=ended)
+
+    html = " ".join(preview(flow, **WEEK, at_once="2").split())
+
+    assert "about 12m 00s: 7 × 3m 00s, 2 at once" in html
+    assert '<span class="oc-warn">3 cycles</span> that have succeeded' in html
+    assert "Takes" not in preview(flow, **WEEK, node="load")
+
+
+def test_thirty_days_are_one_click_away_and_what_was_typed_stays(flow):
+    asked = member().get(dialog(flow), {"how": "backfill"}, headers=HTMX).content.decode()
+    [place] = re.findall(r'hx-get="([^"]*)"[^>]*>Last 30 days<', asked)
+
+    place = place.replace("&amp;", "&") + "&which=all&order=newest&at_once=3&remarks=again"
+    html = member().get(place, headers=HTMX).content.decode()
+
+    assert "Backfill 30 cycles</button>" in html
+    assert re.search(r'aria-current="true">Last 30 days<', html)
+    assert 'name="at_once" value="3"' in html
+
+
 def test_a_list_of_dates_counts_for_more_than_the_range(flow):
     html = preview(flow, **WEEK, dates="2026-01-05, 2026-01-03\n2026-01-05")
 
@@ -194,7 +234,8 @@ def test_a_preview_asks_as_often_for_many_cycles_as_for_few(flow, django_assert_
     sent = {"part": "preview", "how": "backfill", "first_date": "2025-01-01", "last_date": last}
 
     # session, user, member; workflow; clock; variables, jobs, queues; missed points, newest runs
-    with django_assert_num_queries(10):
+    # (and of what versions these are, where there are any); how long the last ones took
+    with django_assert_num_queries(11):
         assert len(rows(client.get(dialog(flow), sent).content.decode())) == days
 
 
