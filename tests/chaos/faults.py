@@ -30,8 +30,8 @@ NOT_DONE = {
     "several hosts (host lost, clocks of two hosts)": "everything runs on one machine",
     "failover to a replica, disk full, pool exhausted": "one embedded database",
     "packet loss and delay": "Unix sockets have none; connections are stalled and cut instead",
-    "faults of Spark clusters (group F) and of the mail server (group G)": "no cluster here; the mail "
-    "server is left in peace",
+    "faults of Spark clusters (group F), of the mail server (group G)": "no cluster here; the "
+    "mail server is left in peace",
     "change of summer time (H3, H4), suspend of the machine (H5)": "tested without processes, or "
     "not to be had here",
 }
