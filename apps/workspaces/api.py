@@ -567,7 +567,7 @@ class VariableEndpoint(VariableEndpoints):
         answers={204: None},
     )
     def delete(self, request: Request, workspace: str, variable: str) -> Response:
-        """Refused while another variable of the workspace uses it."""
+        """Refused while another variable, a published job or workflow uses it."""
         delete_variable(self.workspace, variable)
         return Response(status=204)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from django.db import transaction
 from django.db.models.functions import Now
@@ -20,6 +20,17 @@ from apps.workspaces.models import User, Variable, Workspace
 
 #: Of one workspace.
 MOST = 1_000
+#: Users that are named where a variable is not deleted.
+_NAMED = 5
+
+UserOfVariables = Callable[[Workspace, str], list[str]]
+_users: list[UserOfVariables] = []
+
+
+def asked_before_deletion(user_of_variables: UserOfVariables) -> UserOfVariables:
+    """Have a function say, before a variable is deleted, what would fail without it."""
+    _users.append(user_of_variables)
+    return user_of_variables
 
 
 @transaction.atomic
@@ -59,14 +70,17 @@ def set_variable(workspace: Workspace, name: str, value: str, *, user: User | No
 
 @transaction.atomic
 def delete_variable(workspace: Workspace, name: str) -> None:
-    """Raises NotFound; Conflict while another variable of the workspace uses it."""
+    """Raises NotFound; Conflict while something uses it, with what does."""
     Workspace.objects.select_for_update(no_key=True).get(pk=workspace.pk)
     there = variables_of(workspace.pk)
     if name not in there:
         raise NotFound(f"there is no variable {name!r} in this workspace")
     users = sorted(other for other, text in there.items() if name in names_in(text))
+    users += [user for asked in _users for user in asked(workspace, name)]
     if users:
-        raise Conflict(f"variable {name} is used by {', '.join(users)}; take it out there first")
+        more = f" and {len(users) - _NAMED:,} more" if len(users) > _NAMED else ""
+        named = ", ".join(users[:_NAMED])
+        raise Conflict(f"variable {name} is used by {named}{more}; take it out there first")
     Variable.objects.filter(workspace=workspace, name=name).delete()
 
 

@@ -9,7 +9,7 @@ from apps.engine.roles import Role
 from apps.workspaces.models import Variable
 from apps.workspaces.variables import delete_variable, set_variable, variables_of
 from tests.api import program
-from tests.factories import workspace
+from tests.factories import job, published, workspace
 from tests.html import errors
 from tests.people import client_of, member, user
 
@@ -56,6 +56,21 @@ def test_circle_is_refused_whoever_closes_it():
 
     with pytest.raises(Invalid, match="comes back to itself"):
         set_variable(workspace(), "b", "${a}", user=None)
+
+
+def test_variable_that_published_jobs_and_workflows_use_is_not_deleted():
+    set_variable(workspace(), "region", "eu", user=None)
+    published("a", "b", uses={"a": job("load", parameters={"path": "/${region}"})}, content="true")
+    published("own", name="other", uses={"own": job("load")}, variables={"region": "us"})
+
+    with pytest.raises(Conflict) as refused:
+        delete_variable(workspace(), "region")
+
+    assert str(refused.value) == (
+        "variable region is used by job 'load', node 'a' of workflow 'flow'; "
+        "take it out there first"
+    )
+    assert variables_of(workspace().pk) == {"region": "eu"}
 
 
 def test_variable_that_another_uses_is_not_deleted():

@@ -17,13 +17,13 @@ from apps.engine.priority import Priority
 from apps.engine.states import Overlap
 from apps.nodes.kinds.base import Given
 from apps.nodes.kinds.registry import kind
-from apps.nodes.models import JobVersion
+from apps.nodes.models import Job, JobVersion
 from apps.nodes.services.jobs import asked_before_publish
-from apps.nodes.services.variables import variable_faults
+from apps.nodes.services.variables import lacks_without, variable_faults
 from apps.workflows.clock import DATA_OFFSET
 from apps.workflows.models import POLICIES, DraftNode, Schedule, Workflow, WorkflowVersion
-from apps.workspaces.models import ResourceQueue, User
-from apps.workspaces.variables import variables_of
+from apps.workspaces.models import ResourceQueue, User, Workspace
+from apps.workspaces.variables import asked_before_deletion, variables_of
 
 #: Settings that the first versions did not have, with what holds where one says nothing. A
 #: setting that stands at this counts for no digest: so an old version and a draft that says
@@ -255,6 +255,27 @@ def _workflows_that_would_fail(version: JobVersion) -> list[FieldFault]:
                 for fault in variable_faults(version, given, upstream)
             ]
     return faults
+
+
+@asked_before_deletion
+def _workflows_without(workspace: Workspace, name: str) -> list[str]:
+    """Nodes of published workflows that would lack a variable of the workspace."""
+    of_workspace = variables_of(workspace.pk)
+    rows = Workflow.objects.filter(workspace=workspace, deleted_at=None, published__isnull=False)
+    jobs = Job.objects.filter(workspace=workspace).select_related("published")
+    newest = {job.pk: job.published for job in jobs}
+    users: list[str] = []
+    for workflow in rows.select_related("published").order_by("name"):
+        graph = whole(workflow.published.graph) if workflow.published else {"nodes": []}
+        for node in graph["nodes"]:
+            version = newest.get(node["job"])
+            if (number := node["job_version_number"]) is not None:
+                version = JobVersion.objects.filter(job=node["job"], number=number).first()
+            given = Given(of_workspace, graph["settings"]["variables"], node["variables"])
+            upstream = partial(above, graph["edges"], node["name"])
+            if version is not None and lacks_without(name, version, given, upstream):
+                users.append(f"node {node['name']!r} of workflow {workflow.name!r}")
+    return users
 
 
 def _what_runs(graph: dict[str, Any]) -> dict[str, Any]:
