@@ -43,6 +43,7 @@ in_workspace = [
     path(f"{_workflow}/notifications", notifications.WorkflowNotificationsEndpoint.as_view()),
     path(f"{_workflow}/node-subscriptions", notifications.NodeSubscriptionsEndpoint.as_view()),
     path(f"{_workflow}/silence", notifications.WorkflowSilenceEndpoint.as_view()),
+    path(f"{_workflow}/watch", notifications.WatchEndpoint.as_view()),
     path(f"{_workflow}/tags", workflows.WorkflowTagsEndpoint.as_view()),
     path(f"{_workflow}/ownership", workflows.WorkflowOwnershipEndpoint.as_view()),
     path(f"{_workflow}/publish", workflows.WorkflowPublishEndpoint.as_view()),

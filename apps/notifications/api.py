@@ -46,6 +46,14 @@ from apps.notifications.services.subscriptions import (
     own_addresses,
     subscribe,
 )
+from apps.notifications.services.watching import (
+    MAX_MINUTES,
+    MAX_VALUES,
+    Watched,
+    read_time,
+    set_watch,
+    watch_of,
+)
 from apps.workflows.models import Workflow
 from apps.workflows.services.drafting import MAX_NODES
 from apps.workflows.services.ownership import MAX_OWNER
@@ -83,6 +91,45 @@ class NodeSubscriptionSerializer(Strict):
 
 class NodeSubscriptionsSerializer(Strict):
     subscriptions = NodeSubscriptionSerializer(many=True, max_length=MAX_NODES)
+
+
+class WatchSerializer(Strict):
+    """What is told though nothing has failed, to whom failures are told."""
+
+    start_within_minutes = Whole(
+        minimum=1,
+        maximum=MAX_MINUTES,
+        allow_null=True,
+        default=None,
+        help_text="A cycle that has not started so long after it was due, with a run or without; "
+        "a run by hand or by API, from when it was asked for. Null: it may start at any time.",
+    )
+    done_within_minutes = Whole(
+        minimum=1,
+        maximum=MAX_MINUTES,
+        allow_null=True,
+        default=None,
+        help_text="The same for one that has not succeeded.",
+    )
+    done_by = Text(
+        max_length=5,
+        allow_null=True,
+        default=None,
+        help_text="HH:MM in the workflow's zone: a cycle that has not succeeded at the first such "
+        "time after it was due.",
+    )
+    slow = Flag(
+        default=False,
+        help_text="A run that takes over a minute and 1.5 times as long as nine in ten of the last "
+        "30 successful ones.",
+    )
+    values = serializers.ListField(
+        child=Text(max_length=200),
+        max_length=MAX_VALUES,
+        default=list,
+        help_text="Numbers that nodes leave in `$RUNYARD_OUTPUT`, as `load.rows < 1`, with <, <=, "
+        ">, >=, = and !=; told when it is so, or where the node left no such number.",
+    )
 
 
 class RuleEditSerializer(Strict):
@@ -190,6 +237,13 @@ SUBSCRIPTIONS = {
     "subscriptions": [
         {"node": "load", "addresses": ["maya@example.com"], "states": ["failed", "slow"]}
     ]
+}
+WATCH = {
+    "start_within_minutes": 15,
+    "done_within_minutes": None,
+    "done_by": "07:00",
+    "slow": True,
+    "values": ["load.rows < 1"],
 }
 RULE = {
     "id": 3,
@@ -674,6 +728,40 @@ class NodeSubscriptionsEndpoint(NotificationEndpoints):
 
     def shown(self, row: Workflow) -> Response:
         return Response({"subscriptions": [vars(each) for each in node_subscriptions(row)]})
+
+
+class WatchEndpoint(NotificationEndpoints):
+    @operation(
+        "get_workflow_watch",
+        "Get when a workflow is late, slow or wrong",
+        permission=Permission.VIEW,
+        answers={200: WatchSerializer},
+        shows=WATCH,
+    )
+    def get(self, request: Request, workspace: str, workflow: int) -> Response:
+        return self.shown(self.workflow(workflow))
+
+    @operation(
+        "set_workflow_watch",
+        "Set when a workflow is late, slow or wrong",
+        permission=Permission.EDIT_WORKFLOW,
+        body=WatchSerializer,
+        answers={200: WatchSerializer},
+        example=WATCH,
+        shows=WATCH,
+    )
+    def put(self, request: Request, workspace: str, workflow: int) -> Response:
+        """All of it; what is left out is watched no more. It is in no version and counts at once,
+        from now on. Debug runs and backfills are not watched."""
+        data, row = self.body(), self.workflow(workflow)
+        by = data.pop("done_by")
+        set_watch(row, Watched(done_by=None if by is None else read_time(by), **data))
+        return self.shown(row)
+
+    def shown(self, row: Workflow) -> Response:
+        said = vars(watch_of(row))
+        by = said["done_by"]
+        return Response({**said, "done_by": by and f"{by:%H:%M}"})
 
 
 class IncidentsEndpoint(NotificationEndpoints):

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from django import forms
 
 from apps.core.forms import Form
 from apps.engine.states import Severity
+from apps.nodes.forms import LinesField
 from apps.notifications.models import Channel, ChannelKind, Rule
 from apps.notifications.services.rules import Match, read_match
 from apps.notifications.services.silences import MAX_REASON
 from apps.notifications.services.subscriptions import own_addresses
+from apps.notifications.services.watching import MAX_MINUTES, Watched, watch_of
 from apps.notifications.webhook import new_secret
 from apps.workflows.models import Workflow
 from apps.workflows.services.ownership import MAX_OWNER
@@ -37,6 +40,45 @@ class AddressesForm(Form):
     @staticmethod
     def values_of(workflow: Workflow) -> dict[str, str]:
         return {"addresses": ", ".join(own_addresses(workflow))}
+
+
+def _minutes(label: str) -> forms.IntegerField:
+    return forms.IntegerField(
+        label=label,
+        required=False,
+        min_value=1,
+        max_value=MAX_MINUTES,
+        widget=forms.NumberInput({"autocomplete": "off"}),
+    )
+
+
+class WatchForm(Form):
+    """What of a workflow is told though nothing has failed."""
+
+    start_within_minutes = _minutes("Started within (minutes)")
+    done_within_minutes = _minutes("Done within (minutes)")
+    done_by = forms.TimeField(
+        label="Done by",
+        required=False,
+        widget=forms.TimeInput({"type": "time"}, format="%H:%M"),
+    )
+    values = LinesField(
+        label="Numbers",
+        required=False,
+        help_text="As in load.rows < 1: told when a node leaves such a number in $RUNYARD_OUTPUT, "
+        "or none.",
+    )
+    slow = forms.BooleanField(
+        required=False,
+        label="Slow: a run takes longer than 1.5 times what nine in ten of its last 30 took",
+    )
+
+    @staticmethod
+    def values_of(workflow: Workflow) -> dict[str, Any]:
+        return vars(watch_of(workflow))
+
+    def said(self) -> Watched:
+        return Watched(**self.cleaned_data)
 
 
 class RuleForm(Form):

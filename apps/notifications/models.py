@@ -179,6 +179,60 @@ class NodeSubscription(models.Model):
         return f"{self.node} of workflow {self.workflow_id}: {', '.join(self.states)}"
 
 
+class Watch(models.Model):
+    """What of a workflow is told though nothing has failed: that it is late, or slow.
+
+    It belongs to the workflow and to no version. Whoever is told of its failures is told.
+    """
+
+    workflow = models.OneToOneField(
+        Workflow, models.CASCADE, primary_key=True, related_name="watch"
+    )
+    #: From when a cycle is due, or a run by hand was asked for.
+    start_within_minutes = models.PositiveIntegerField(null=True)
+    done_within_minutes = models.PositiveIntegerField(null=True)
+    #: The first such time after a cycle is due, in the workflow's zone.
+    done_by = models.TimeField(null=True)
+    #: Against its own history.
+    slow = models.BooleanField(default=False)
+    #: What was to happen before is told to nobody.
+    since = models.DateTimeField(db_default=Now())
+    #: Up to when it was looked whether cycles are late, and when to look again; None: never.
+    looked_until = models.DateTimeField(db_default=Now())
+    next_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["next_at"], name="watch_due")]
+
+    def __str__(self) -> str:
+        return f"watch of workflow {self.workflow_id}"
+
+
+class ValueCheck(models.Model):
+    """A number that a node leaves in $RUNYARD_OUTPUT, and when that is told: `load.rows < 1`."""
+
+    workflow = models.ForeignKey(
+        Workflow, models.CASCADE, related_name="value_checks", db_index=False
+    )
+    node = models.CharField(max_length=64)
+    key = models.CharField(max_length=64)
+    operator = models.CharField(max_length=2)
+    number = models.FloatField()
+    since = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workflow", "node", "key", "operator", "number"], name="value_check_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        number = self.number
+        whole = number.is_integer() and abs(number) < 1e15
+        return f"{self.node}.{self.key} {self.operator} {int(number) if whole else number!r}"
+
+
 class Look(models.Model):
     """Up to when somebody has looked for what is to be told, so that the next one begins there.
 
@@ -335,6 +389,9 @@ class Kind(StrEnum):
     RECOVERED = "recovered"
     BACKFILL = "backfill"  # its first failed cycle, its end
     NODE = "node"  # what a node does that an address is subscribed to
+    LATE = "late"  # a cycle that has not begun or ended in time
+    SLOW = "slow"
+    VALUE = "value"  # a number that a node left
     TEST = "test"
     DIGEST = "digest"
 

@@ -46,5 +46,6 @@ urlpatterns = [
     ),
     path("w/<str:workspace>/workflows/<int:pk>/silence/", views.silence_one, name="silence"),
     path("w/<str:workspace>/workflows/<int:pk>/unsilence/", views.unsilence_one, name="unsilence"),
+    path("w/<str:workspace>/workflows/<int:pk>/watch/", views.watch, name="watch"),
     path("w/<str:workspace>/workflows/<int:pk>/addresses/", views.addresses, name="addresses"),
 ]

@@ -26,6 +26,7 @@ from apps.notifications.forms import (
     RuleForm,
     SilenceForm,
     TestMessageForm,
+    WatchForm,
 )
 from apps.notifications.models import (
     Channel,
@@ -43,6 +44,7 @@ from apps.notifications.services.outbox import post_test
 from apps.notifications.services.rules import change_rule, make_rule, remove_rule
 from apps.notifications.services.silences import silence, standing_of, unsilence
 from apps.notifications.services.subscriptions import by_rules, subscribe
+from apps.notifications.services.watching import set_watch
 from apps.notifications.smtp import can_mail
 from apps.runs.models import Run
 from apps.workflows.models import Workflow
@@ -368,6 +370,35 @@ def addresses_form(request: Request, row: Workflow, data: Any = None) -> Address
     if not may(request, Permission.EDIT_WORKFLOW):
         form.show_only()
     return form
+
+
+def watch_form(request: Request, row: Workflow, data: Any = None) -> WatchForm:
+    """As `addresses_form`."""
+    form = WatchForm(data, initial=WatchForm.values_of(row))
+    if not may(request, Permission.EDIT_WORKFLOW):
+        form.show_only()
+    return form
+
+
+@require_http_methods(["GET", "POST"])
+def watch(request: Request, workspace: str, pk: int) -> HttpResponse:
+    """When a workflow is late, slow, or leaves a wrong number: saved by itself, and in force at
+    once."""
+    mine: QuerySet[Workflow] = Workflow.objects.visible_to(request.user)
+    row = get_object_or_404(mine.filter(workspace=request.workspace, deleted_at=None), pk=pk)
+    if request.method == "POST":
+        require(request, Permission.EDIT_WORKFLOW)
+    form = watch_form(request, row, request.POST or None)
+    if form.is_valid():
+        try:
+            set_watch(row, form.said())
+        except Invalid as error:
+            form.add_faults(error)
+        else:
+            messages.success(request, "Saved what is watched. It counts at once.")
+            return go(request, reverse("workflows:settings", args=[workspace, pk]))
+    context = {"workflow": row, "form": form, "watch": form, "nav": "workflows"}
+    return fragment(request, "notifications/_watch.html", context)
 
 
 @require_http_methods(["GET", "POST"])

@@ -35,7 +35,7 @@ from apps.nodes.kinds.registry import kinds
 from apps.nodes.models import Job
 from apps.notifications.services.nodes import subscribe_node
 from apps.notifications.smtp import can_mail
-from apps.notifications.views import addresses_form
+from apps.notifications.views import addresses_form, watch_form
 from apps.runs.models import Run, SchedulePoint
 from apps.runs.services.backfill import Plan, create_backfill, plan_backfill
 from apps.runs.services.dry_run import dry_run
@@ -363,6 +363,7 @@ def settings(request: Request, workspace: str, pk: int) -> HttpResponse:
         "tags": _tags_form(request, row),
         "addresses": addresses_form(request, row),
         "ownership": _ownership_form(request, row),
+        "watch": watch_form(request, row),
         "can_mail": can_mail(),
         "nav": "workflows",
         "tab": "settings",

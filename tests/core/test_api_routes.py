@@ -76,6 +76,7 @@ RIGHTS: dict[str, dict[str, tuple[Permission, str]]] = {
     f"{_FLOW}/notifications": {"GET": (V, "read"), "PUT": (W, "edit")},
     f"{_FLOW}/node-subscriptions": {"GET": (V, "read"), "PUT": (W, "edit")},
     f"{_FLOW}/silence": {"GET": (V, "read"), "PUT": (OP, "run"), "DELETE": (OP, "run")},
+    f"{_FLOW}/watch": {"GET": (V, "read"), "PUT": (W, "edit")},
     f"{_FLOW}/tags": {"PUT": (W, "edit")},
     f"{_FLOW}/ownership": {"PUT": (W, "edit")},
     "notification-rules": {"GET": (V, "read"), "POST": (W, "edit")},

@@ -24,6 +24,7 @@ from apps.notifications.letters import (
     path_of_incidents,
     path_of_log,
     path_of_rerun,
+    path_of_schedule,
 )
 from apps.notifications.models import Delivery, Incident, Kind
 from apps.notifications.services import incidents, outbox
@@ -528,6 +529,7 @@ def test_links_in_mails_are_the_consoles_addresses():
         reverse("runs:node", args=["default", 7, 9]) + "?attempt=2#L14"
     )
     assert path_of_rerun("default", 7) == reverse("runs:rerun", args=["default", 7])
+    assert path_of_schedule("default", 4) == reverse("workflows:schedule", args=["default", 4])
     assert path_of_incidents("default") == reverse("notifications:list", args=["default"])
 
 

@@ -86,7 +86,7 @@ def set_node_subscriptions(workflow: Workflow, said: Sequence[Told]) -> None:
     workflow = _locked(workflow)
     stands = node_subscriptions(workflow)
     changed = [each for each in said if each not in stands]
-    nodes = _nodes_of(workflow)
+    nodes = nodes_of(workflow)
     faults = [fault for each in changed for fault in _faults(workflow, each, nodes)]
     names = Counter(each.node for each in said)
     twice = sorted(name for name, count in names.items() if count > 1)
@@ -113,7 +113,7 @@ def _locked(workflow: Workflow) -> Workflow:
     return row
 
 
-def _nodes_of(workflow: Workflow) -> set[str]:
+def nodes_of(workflow: Workflow) -> set[str]:
     """Of the draft, and of the version that runs."""
     names = set(workflow.nodes.values_list("name", flat=True))
     if workflow.published is not None:
@@ -162,15 +162,12 @@ def tell_nodes() -> None:
     oldest = NodeSubscription.objects.aggregate(at=Min("since"))["at"]
     if oldest is None:
         return
-    Look.objects.bulk_create([Look(name="nodes")], ignore_conflicts=True)
-    rows = Look.objects.select_for_update(no_key=True, skip_locked=True)
-    look = rows.filter(name="nodes").first()
-    if look is None:
-        return  # somebody else is at it
-    news = _events(max(look.at - MARGIN, oldest))
+    since = look_from("nodes", oldest)
+    if since is None:
+        return
+    news = _events(since)
     if len(news) < BATCH:
-        # What is committed from now on with an earlier time lies within the margin.
-        Look.objects.filter(name="nodes").update(at=Now())
+        looked("nodes")
     news += _slow()
     nodes = NodeRun.objects.select_related("run__workspace", "run__workflow").in_bulk(
         {each.node_run for each in news}
@@ -191,6 +188,23 @@ def tell_nodes() -> None:
             event=each.event,
             workflow_id=node.run.workflow_id,
         )
+
+
+def look_from(name: str, oldest: datetime) -> datetime | None:
+    """From when on to read what has happened; None: somebody else is at it.
+
+    `oldest`: nobody asks for what was before. Nobody else looks before the transaction's end.
+    """
+    Look.objects.bulk_create([Look(name=name)], ignore_conflicts=True)
+    rows = Look.objects.select_for_update(no_key=True, skip_locked=True)
+    look = rows.filter(name=name).first()
+    return None if look is None else max(look.at - MARGIN, oldest)
+
+
+def looked(name: str) -> None:
+    """Let the next look begin here. What is committed from now on with an earlier time lies
+    within the margin."""
+    Look.objects.filter(name=name).update(at=Now())
 
 
 _SUBSCRIBED = """

@@ -13,7 +13,9 @@ from django.db.models.functions import Now
 from apps.notifications.models import Delivery, DeliveryStatus, Incident
 from apps.notifications.services.backfills import tell_ends
 from apps.notifications.services.incidents import end_silences, recover
+from apps.notifications.services.lateness import tell_late, tell_overdue, tell_slow
 from apps.notifications.services.nodes import tell_nodes
+from apps.notifications.services.numbers import tell_numbers
 from apps.notifications.services.outbox import deliver, deliver_to_channels, make_digests
 
 log = logging.getLogger(__name__)
@@ -27,9 +29,23 @@ def tick() -> None:
     Leaves out what is under way in this process: a mail server or a receiver that does not
     answer must take up no more than one thread, and hold up nothing else.
     """
-    parts = (recover, end_silences, tell_ends, tell_nodes, make_digests, deliver)
+    parts = (recover, end_silences, *map(_aside, LOOKS), make_digests, deliver)
     _unless_under_way(_mails, *parts)
     _unless_under_way(_channels, deliver_to_channels)
+
+
+#: What else there may be to tell.
+LOOKS = (tell_ends, tell_nodes, tell_late, tell_overdue, tell_slow, tell_numbers)
+
+
+def _aside(look: Callable[[], None]) -> Callable[[], None]:
+    def guarded() -> None:
+        try:
+            look()
+        except Exception:  # one look that fails keeps no other and no mail back
+            log.exception("%s did not come to its end; it is tried again", look.__name__)
+
+    return guarded
 
 
 def _unless_under_way(lock: threading.Lock, *parts: Callable[[], object]) -> None:
