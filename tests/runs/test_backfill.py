@@ -13,7 +13,7 @@ import pytest
 from apps.core.errors import Conflict, Invalid, NotFound
 from apps.engine.backfill import Counts, Order, Standing, Which
 from apps.engine.states import NodeState, RunState, Trigger
-from apps.nodes.models import Job
+from apps.nodes.models import Job, JobVersion
 from apps.nodes.services.jobs import publish_job, save_draft
 from apps.runs.models import Backfill, BackfillCycle, Lane, NodeRun, Run
 from apps.runs.services import feeding, sweep
@@ -629,6 +629,16 @@ def test_version_of_a_job_that_is_gone_pauses_the_backfill():
 
     assert stands(backfill) == Standing.PAUSED
     assert backfill.why == "node 'a': the version of its job that it was to run was deleted"
+
+
+def test_kind_that_went_with_its_package_pauses_the_backfill():
+    backfill = made(flow(), stop_after=1)
+    JobVersion.objects.update(kind="lost")
+
+    work()
+
+    assert stands(backfill) == Standing.PAUSED
+    assert "lost" in backfill.why
 
 
 def test_run_that_starts_as_its_backfill_is_cancelled_goes_on(monkeypatch):

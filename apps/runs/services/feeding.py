@@ -19,6 +19,7 @@ from django.db.models.functions import Now
 from apps.core.errors import Conflict, Invalid
 from apps.engine.backfill import Counts, Standing, standing
 from apps.engine.states import Hold, RunState, Trigger
+from apps.nodes.kinds.registry import UnknownKind
 from apps.nodes.models import JobVersion
 from apps.runs.models import Backfill, BackfillCycle, BackfillEvent, Lane, Run
 from apps.runs.services.advance import cut_off
@@ -212,7 +213,7 @@ def _do(backfill: Backfill, look: _Look) -> None:
         try:
             with transaction.atomic():
                 _launch(backfill, look.room)
-        except (Conflict, Invalid) as error:
+        except (Conflict, Invalid, UnknownKind) as error:
             hold_back(backfill, why=str(error))
 
 
