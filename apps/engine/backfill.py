@@ -30,6 +30,8 @@ YEARS = range(1900, 2200)
 _DAY = timedelta(days=1)
 #: A local date lies within this of the same date in UTC, wherever it is and was.
 _AROUND = 2 * _DAY
+#: Named dates that are so near are looked for together.
+_NEAR = 7 * _DAY
 
 
 class Order(StrEnum):
@@ -132,9 +134,24 @@ def of_dates(pattern: Timetable, offset: int, first: date, last: date) -> Iterat
 
 
 def of_each_date(pattern: Timetable, offset: int, dates: Iterable[date]) -> Iterator[datetime]:
-    """The cycles of each of these data dates, ascending by date, aware, in UTC."""
-    for day in sorted(set(dates)):
-        yield from of_dates(pattern, offset, day, day)
+    """The cycles of each of these data dates, aware, in UTC."""
+    chosen = set(dates)
+    for first, last in _stretches(sorted(chosen)):
+        for cycle in of_dates(pattern, offset, first, last):
+            if data_date(cycle, pattern.zone, offset) in chosen:
+                yield cycle
+
+
+def _stretches(days: list[date]) -> Iterator[tuple[date, date]]:
+    """First and last of days that lie near each other: to ask for each alone costs more."""
+    first = last = None
+    for day in days:
+        if first is not None and last is not None and day - last > _NEAR:
+            yield first, last
+            first = day
+        first, last = first or day, day
+    if first is not None and last is not None:
+        yield first, last
 
 
 def of_times(pattern: Timetable, since: datetime, until: datetime) -> Iterator[datetime]:

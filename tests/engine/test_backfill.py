@@ -105,9 +105,12 @@ def test_a_date_that_does_not_exist_has_no_cycle():
 
 
 def test_dates_in_a_list_give_their_cycles_once_whatever_their_order():
-    days = [date(2026, 3, 5), date(2026, 3, 2), date(2026, 3, 5)]
+    days = [date(2026, 3, 5), date(2026, 3, 2), date(2026, 5, 1), date(2026, 3, 5)]
 
-    assert local(of_each_date(pattern(), 0, days)) == ["03-02 00:00", "03-05 00:00"]
+    found = list(of_each_date(pattern(), 0, days))
+
+    assert local(found) == ["03-02 00:00", "03-05 00:00", "05-01 00:00"]
+    assert list(of_each_date(pattern(), 0, [])) == []
 
 
 def test_both_ends_of_a_range_of_cycle_times_belong_to_it():
