@@ -18,6 +18,7 @@ from apps.nodes.forms import PairsField
 from apps.nodes.kinds.fields import PARAMETERS
 from apps.notifications.addresses import read_addresses
 from apps.notifications.models import NodeSubscription, Tells
+from apps.notifications.services.channels import check_channels
 from apps.runs.services.backfill import Asked
 from apps.workflows.models import POLICIES, DraftNode, Workflow
 from apps.workflows.schedule_fields import ScheduleForm
@@ -359,7 +360,7 @@ class BackfillForm(LaunchForm):
         required=False,
         max_length=10_000,
         label="Failure notification",
-        help_text="E-mail addresses. Empty: whom the workflow tells.",
+        help_text="E-mail addresses and channels. Empty: whom the workflow tells.",
         widget=forms.TextInput({"class": "oc-code-line", "autocomplete": "off"}),
     )
     #: Of the preview that was looked at, and how many cycles it had, where they are many.
@@ -367,6 +368,7 @@ class BackfillForm(LaunchForm):
     sure = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
     def __init__(self, workflow: Workflow, *args: Any, **kwargs: Any) -> None:
+        self._workspace_id = workflow.workspace_id
         super().__init__(workflow, *args, **kwargs)
         graph = workflow.published.graph if workflow.published else {"nodes": []}
         self.fields["node"].choices = [  # type: ignore[attr-defined]
@@ -400,7 +402,9 @@ class BackfillForm(LaunchForm):
 
     def clean_addresses(self) -> list[str]:
         try:
-            return read_addresses(self.cleaned_data["addresses"])
+            addresses = read_addresses(self.cleaned_data["addresses"])
+            check_channels(self._workspace_id, addresses)
+            return addresses
         except Invalid as error:
             raise forms.ValidationError([fault.message for fault in error.faults]) from None
 

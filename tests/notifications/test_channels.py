@@ -246,6 +246,24 @@ def test_what_is_over_the_hours_limit_comes_in_one_digest_too(receiver, settings
     assert (digest["data"]["count"], len(digest["data"]["told"])) == (3, 3)
 
 
+def test_a_digest_of_a_channel_that_is_another_now_goes_to_nobody(receiver, server, settings):
+    settings.MAIL_PER_HOUR = 1
+    webhook(receiver.url)
+    letter = letter_test("default", "maya")
+    for n in range(2):
+        post(workspace(), letter, ["channel:ops"], kind=Kind.OPENED, event=f"incident {n} opened")
+    tick()
+    Delivery.objects.update(held_at=F("held_at") - timedelta(minutes=6))
+    set_channel(workspace(), "ops", kind="mail", addresses=MAYA, user=None)
+
+    tick()
+
+    assert (len(receiver.got), server.got) == (1, [])
+    digest = Delivery.objects.get(kind="digest")
+    assert (digest.status, "no channel 'ops' any more" in digest.why) == ("failed", True)
+    assert Delivery.objects.filter(status="digested", digest=digest).count() == 1
+
+
 def test_the_limit_of_a_channel_is_its_workspaces_own(receiver, settings):
     settings.MAIL_PER_HOUR = 1
     other = workspace("other")

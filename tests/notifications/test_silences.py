@@ -16,7 +16,7 @@ from apps.notifications.services.incidents import _end_silence
 from apps.notifications.services.nodes import subscribe_node
 from apps.notifications.services.outbox import post
 from apps.notifications.services.silences import MOST_MINUTES, silence, standing_of, unsilence
-from apps.notifications.services.tick import tick
+from apps.notifications.services.tick import forget, tick
 from apps.workflows.services.drafting import delete_workflow
 from tests.api import program
 from tests.factories import incident, job, published, workspace
@@ -178,6 +178,19 @@ def test_a_silence_is_made_longer_and_ended_before_its_time(server):
     assert Silence.objects.get().ended_by.username == "maya"
     _end_silence(first.pk, version.workflow_id)  # somebody else was first
     assert not standing_of(version.workflow_id).exists()
+
+
+def test_a_silence_that_is_over_for_long_is_forgotten():
+    version = published("load")
+    silenced(version)
+    unsilence(version.workflow, user=None)
+    tick()
+    silenced(version)
+    Silence.objects.exclude(ended_at=None).update(ended_at=Now() - timedelta(days=91))
+
+    forget()
+
+    assert Silence.objects.get().ended_at is None
 
 
 def test_a_deleted_workflow_is_silent_for_good(server):

@@ -136,6 +136,7 @@ def test_creation_is_refused_with_the_new_preview_where_it_is_another_by_now():
         ),
         ({**DAYS, "queue": "lost"}, ["queue"]),
         ({**DAYS, "addresses": ["no address"]}, ["addresses"]),
+        ({**DAYS, "addresses": ["channel:none"]}, ["addresses"]),
         ({**DAYS, "node": "lost"}, ["node"]),
         ({"dates": ["2026-02-30"]}, ["dates[0]"]),
         ({"dates": ["2199-01-01"]}, ["dates"]),

@@ -10,7 +10,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.db.models.functions import Now
 
-from apps.notifications.models import Delivery, DeliveryStatus, Incident
+from apps.notifications.models import Delivery, DeliveryStatus, Incident, Silence
 from apps.notifications.services.backfills import tell_ends
 from apps.notifications.services.incidents import end_silences, recover
 from apps.notifications.services.lateness import tell_late, tell_overdue, tell_slow
@@ -64,6 +64,7 @@ def forget() -> None:
     limit = Now() - timedelta(days=settings.RETENTION_DAYS)
     over = Delivery.objects.exclude(status__in=[DeliveryStatus.WAITING, DeliveryStatus.HELD])
     mails, _ = over.filter(created_at__lt=limit).delete()
+    Silence.objects.filter(ended_at__lt=limit).delete()
     incidents, _ = Incident.objects.filter(recovered_at__lt=limit).delete()
     if mails or incidents:
         log.info("%d mails and incidents are forgotten", mails + incidents)

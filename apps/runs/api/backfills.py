@@ -28,6 +28,7 @@ from apps.engine.roles import Permission
 from apps.engine.states import RunState
 from apps.nodes.api import ParametersField
 from apps.notifications.addresses import MAX_ADDRESSES, check_addresses
+from apps.notifications.services.channels import check_channels
 from apps.runs.api.shapes import NothingSerializer
 from apps.runs.models import Backfill, BackfillCycle, BackfillEvent
 from apps.runs.services.backfill import (
@@ -394,6 +395,8 @@ class BackfillLaunchEndpoint(AskEndpoints):
         """A run of a published version for each of these past cycles, so many at once. With the
         preview's `token` it is what the preview showed, or refused."""
         data, row = self.body(), self.workflow(workflow)
+        addresses = check_addresses(data["addresses"])
+        check_channels(row.workspace_id, addresses)
         made = create_backfill(
             row,
             self.asked(row, data),
@@ -401,7 +404,7 @@ class BackfillLaunchEndpoint(AskEndpoints):
             at_once=data["at_once"],
             stop_after=data["stop_after"],
             remarks=data["remarks"],
-            addresses=check_addresses(data["addresses"]),
+            addresses=addresses,
             token=data["token"],
             sure=data["sure"],
         )
