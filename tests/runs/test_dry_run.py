@@ -7,12 +7,14 @@ from io import BytesIO
 from itertools import pairwise
 
 import pytest
+from django.core.files.storage import default_storage
 
 from apps.core.errors import Invalid
 from apps.engine.states import RunState, Trigger
-from apps.nodes.services.files import put_file
+from apps.nodes.models import Job
+from apps.nodes.services.files import blob_name, put_file
 from apps.runs.models import Run, RunEvent
-from apps.runs.services.dry_run import TEXT, DryNode, dry_run
+from apps.runs.services.dry_run import FILE_BYTES, TEXT, DryNode, dry_run
 from apps.runs.services.launch import launch
 from apps.runs.variables import resolved
 from apps.workflows.models import Workflow, WorkflowVersion
@@ -168,3 +170,56 @@ def test_page_shows_each_node_and_starts_nothing(django_assert_num_queries):
     assert Run.objects.count() == 0
     assert client.get(f"{here}&draft=1").status_code == 200
     assert client.get(f"{here}&queue=999").status_code == 422
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("lacks", "fault"),
+    [
+        ({"kind": "notebook"}, "no kind 'notebook'"),
+        ({"spec": {}}, "no command can be made: KeyError: 'content'"),
+        ({"spec": {"content": "true", "secrets": ["PATH"]}}, "no secret can be given as PATH"),
+    ],
+)
+def test_what_a_worker_would_stumble_over_is_said_of_the_node(lacks, fault):
+    used = job("odd")
+    version = published("odd", "fine", uses={"odd": used})
+    used.versions.update(**lacks)
+
+    odd, fine = dry_run(version, cycle=CYCLE).nodes[::-1]
+
+    assert (odd.argv, fine.faults) == ((), ())
+    assert odd.faults[-1].startswith(fault)
+
+
+@pytest.mark.django_db
+def test_a_file_that_is_lost_or_too_long_is_said_of_its_node():
+    content = {"lost.sql": b"SELECT 1", "long.sql": b"-" * (FILE_BYTES + 1)}
+    uses = {}
+    for path, text in content.items():
+        put_file(workspace(), path, BytesIO(text), user=None)
+        uses[path[:4]] = job(path[:4], "", kind="sql", entry_file=path)
+    version = published("lost", "long", uses=uses)
+    gone = uses["lost"].published.files["lost.sql"]
+    default_storage.delete(blob_name(gone))
+
+    faults = {node.key: node.faults for node in dry_run(version, cycle=CYCLE).nodes}
+
+    assert faults["lost"] == ("the storage has lost lost.sql; upload it and publish",)
+    assert "has over 4 MiB and is not read in a dry run" in faults["long"][0]
+
+
+@pytest.mark.django_db
+def test_a_node_without_job_or_queue_says_so():
+    alone, lost = job("alone"), job("lost")
+    version = published("alone", "lost", uses={"alone": alone, "lost": lost})
+    version.graph["settings"]["queue"] = None
+    Job.objects.filter(pk=lost.pk).update(published=None)
+
+    nodes = dry_run(version, cycle=CYCLE).nodes
+
+    assert [(node.key, node.demand, node.faults) for node in nodes] == [
+        ("alone", None, ("node 'alone' has no resource queue; choose one",)),
+        ("lost", None, ("job 'lost' is not published; publish it",)),
+    ]
+    assert nodes[0].argv == ("bash", "main.sh")

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from apps.core.errors import Invalid
 from apps.engine.states import RunState, Trigger
+from apps.nodes.models import JobVersion
 from apps.nodes.services.jobs import create_job, draft_version, publish_job
 from apps.runs.models import NodeRun, Run
 from apps.runs.services.launch import launch
@@ -115,3 +116,18 @@ def test_draft_of_a_job_runs_by_itself_in_a_development_queue():
 
     assert (run.name, run.job, run.workflow) == ("etl/probe", draft, None)
     assert list(run.nodes.values_list("key", "state")) == [("probe", "queued")]
+
+
+def test_kind_that_went_with_its_package_is_said_of_its_node_and_of_a_job_alone():
+    alone = job("alone")
+    version = published("a")
+    JobVersion.objects.update(kind="notebook")
+
+    with pytest.raises(Invalid, match="node 'a': no kind 'notebook'; there are shell"):
+        by_hand(version)
+    with pytest.raises(Invalid, match="node 'alone': no kind 'notebook'; there are shell"):
+        launch(
+            JobVersion.objects.get(job=alone), cycles=[NOON], trigger=Trigger.MANUAL, by=None,
+            queue=ResourceQueue.objects.get(name="root_queue"),
+        )  # fmt: skip
+    assert Run.objects.count() == 0

@@ -187,8 +187,10 @@ def _node(
             check_secrets(version.spec.get("secrets") or [], secrets)
             context = with_values(what, version.spec, context, left)
             command = what.command(version.spec, context)
-    except (CannotStart, UnknownKind) as error:
+    except CannotStart as error:
         faults.append(str(error))
+    except UnknownKind:
+        pass  # launching says so, too: it is a fault already
     except Exception as error:  # a kind may be anyone's code; shown with the node
         faults.append(f"no command can be made: {type(error).__name__}: {error}")
     return DryNode(

@@ -15,6 +15,7 @@ from apps.engine.graph import Graph, above
 from apps.engine.priority import Priority
 from apps.engine.states import Trigger
 from apps.nodes.kinds.base import Given
+from apps.nodes.kinds.registry import UnknownKind, kinds
 from apps.nodes.kinds.registry import kind as kind_named
 from apps.nodes.models import Job, JobVersion
 from apps.nodes.services.variables import variable_faults
@@ -173,7 +174,7 @@ def choices(
             priority,
         )
         faults: list[FieldFault] = []
-        if judged:
+        if judged and job_version.kind in kinds():
             own = replace(given, node=node["variables"])
             wrong = variable_faults(job_version, own, partial(above, graph["edges"], key))
             faults += [FieldFault(key, f"node {key!r}: {each}") for each in wrong]
@@ -191,13 +192,13 @@ def plan_of_job(
     priority: Priority | None,
     given: Given,
 ) -> Plan:
-    if wrong := variable_faults(version, given):
-        raise Invalid([FieldFault(fault.field, str(fault)) for fault in wrong])
     queue = override or version.queue
     columns = {**LATER, "retries": 0, "retry_interval_seconds": 60, "timeout_seconds": None}
     found = _node(version.job.name, version, queue, trigger, columns, priority)
     if isinstance(found, FieldFault):
         raise Invalid([found])
+    if wrong := variable_faults(version, given):
+        raise Invalid([FieldFault(fault.field, str(fault)) for fault in wrong])
     return Plan((found,), Graph((found.key,), frozenset()))
 
 
@@ -214,12 +215,16 @@ def _node(
     columns: dict[str, Any],
     priority: Priority | None,
 ) -> PlannedNode | FieldFault:
+    try:
+        what = kind_named(version.kind)
+    except UnknownKind as error:  # the package that brought it is gone
+        return FieldFault(key, f"node {key!r}: {error}")
     if queue is None:
         return FieldFault(key, f"node {key!r} has no resource queue; choose one")
     fault = queue_fault(queue, trigger)
     if fault:
         return FieldFault(key, f"node {key!r}: {fault}")
-    demand = kind_named(version.kind).demand(version.spec, queue.spark_master)
+    demand = what.demand(version.spec, queue.spark_master)
     if demand > queue.capacity:
         return FieldFault(
             key,
