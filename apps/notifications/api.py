@@ -79,7 +79,8 @@ class ToldSerializer(NotificationsSerializer):
 class NodeSubscriptionSerializer(Strict):
     node = Text(max_length=64, help_text="Its name, in the draft or the published version.")
     addresses = serializers.ListField(
-        child=Text(max_length=254), help_text=f"E-mail addresses, {MAX_ADDRESSES} at most."
+        child=Text(max_length=254),
+        help_text=f"E-mail addresses, or channels as `channel:ops`, {MAX_ADDRESSES} at most.",
     )
     states = serializers.ListField(
         child=serializers.ChoiceField(choices=[each.value for each in Tells]),
@@ -151,7 +152,8 @@ class RuleEditSerializer(Strict):
         choices=[each.value for each in Severity], allow_blank=True, default=""
     )
     addresses = serializers.ListField(
-        child=Text(max_length=254), help_text=f"E-mail addresses, {MAX_ADDRESSES} at most."
+        child=Text(max_length=254),
+        help_text=f"E-mail addresses, or channels as `channel:ops`, {MAX_ADDRESSES} at most.",
     )
 
 

@@ -60,6 +60,7 @@ class WatchForm(Form):
     done_by = forms.TimeField(
         label="Done by",
         required=False,
+        help_text="In the workflow's zone.",
         widget=forms.TimeInput({"type": "time"}, format="%H:%M"),
     )
     values = LinesField(
@@ -105,7 +106,7 @@ class RuleForm(Form):
         required=False,
         max_length=10_000,
         label="Tell",
-        help_text="E-mail addresses, by commas.",
+        help_text="E-mail addresses and channels (as channel:ops), by commas.",
         widget=forms.TextInput(
             {"inputmode": "email", "autocomplete": "off", "placeholder": "name@example.com"}
         ),

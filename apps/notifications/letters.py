@@ -74,6 +74,10 @@ def path_of_attempt(
     return f"{path}?attempt={attempt}{at}" if attempt else path
 
 
+def path_of_backfill(workspace: str, backfill_id: int) -> str:
+    return f"/w/{workspace}/backfills/{backfill_id}/"
+
+
 def path_of_schedule(workspace: str, workflow_id: int) -> str:
     return f"/w/{workspace}/workflows/{workflow_id}/schedule/"
 

@@ -479,7 +479,7 @@ class NodeForm(Form):
         required=False,
         max_length=10_000,
         label="Subscription",
-        help_text="E-mail addresses, by commas, and when they are told. It counts at once and is "
+        help_text="E-mail addresses and channels, by commas. It counts at once and is "
         "in no version.",
         widget=forms.TextInput(
             {"inputmode": "email", "autocomplete": "off", "placeholder": "nobody is told"}

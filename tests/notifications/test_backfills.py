@@ -84,6 +84,9 @@ def test_its_own_addresses_hear_of_the_first_failed_cycle_and_of_the_end(server)
         assert said in said_by(failed)
     assert f"Backfill {made.pk} of flow: Over. It is over. It has 3 cycles." in said_by(over)
     assert "Succeeded: 1\nFailed: 2\n" in said_by(over)
+    place = f"https://runyard.example.org/w/default/backfills/{made.pk}/\n"
+    assert f"Open the backfill: {place}" in said_by(failed)
+    assert f"Open the backfill: {place}" in said_by(over)
     assert over["In-Reply-To"] == failed["Message-ID"]
     assert not Incident.objects.exists()
 

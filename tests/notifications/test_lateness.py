@@ -218,10 +218,11 @@ def test_another_run_of_the_cycle_counts_and_a_debug_run_does_not():
 
 
 def test_nobody_is_told_where_the_schedule_is_off_or_the_workflow_deleted():
-    off, gone = daily(on=False), daily("gone")
-    for version in (off, gone):
+    never, off, gone = daily("never", on=False), daily(), daily("gone")
+    for version in (never, off, gone):
         set_watch(version.workflow, Watched(start_within_minutes=15))
-    switch(gone.workflow, on=False, user=None)
+    for version in (off, gone):
+        switch(version.workflow, on=False, user=None)
     delete_workflow(gone.workflow)
 
     look(DUE + minutes(15))
@@ -229,6 +230,17 @@ def test_nobody_is_told_where_the_schedule_is_off_or_the_workflow_deleted():
     assert told() == []
     with pytest.raises(NotFound):
         set_watch(gone.workflow, Watched())
+
+
+def test_who_is_added_later_hears_of_no_deadline_of_before():
+    version = daily()
+    set_watch(version.workflow, Watched(start_within_minutes=15))
+    look(DUE + minutes(15))
+
+    subscribe(version.workflow, [MAYA, "li@example.com"])
+    look(DUE + minutes(17))
+
+    assert list(Delivery.objects.values_list("address", flat=True)) == [MAYA]
 
 
 def test_a_look_says_when_to_look_again():

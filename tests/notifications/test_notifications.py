@@ -21,6 +21,7 @@ from apps.notifications.addresses import MAX_ADDRESSES, read_addresses
 from apps.notifications.letters import (
     letter_test,
     message_of,
+    path_of_backfill,
     path_of_incidents,
     path_of_log,
     path_of_rerun,
@@ -529,6 +530,7 @@ def test_links_in_mails_are_the_consoles_addresses():
         reverse("runs:node", args=["default", 7, 9]) + "?attempt=2#L14"
     )
     assert path_of_rerun("default", 7) == reverse("runs:rerun", args=["default", 7])
+    assert path_of_backfill("default", 5) == reverse("runs:backfill", args=["default", 5])
     assert path_of_schedule("default", 4) == reverse("workflows:schedule", args=["default", 4])
     assert path_of_incidents("default") == reverse("notifications:list", args=["default"])
 

@@ -17,6 +17,7 @@ from apps.notifications.letters import (
     Notice,
     letter_of,
     local,
+    path_of_backfill,
     path_of_log,
     path_of_run,
 )
@@ -111,7 +112,7 @@ def _letter_failed(backfill: Backfill, run: Run, failure: Incident) -> Letter:
             ("Remarks", backfill.remarks[:300]),
         ],
         line=failure.error_line,
-        links=[to_line, to_run] if failure.node_run_id else [to_run],
+        links=[*([to_line] if failure.node_run_id else []), to_run, _link(backfill)],
         foot=f"{_FOOT} {_OR_ELSE}",
     )
     return letter_of(notice, workspace, backfill.workflow)
@@ -140,6 +141,11 @@ def _letter_over(backfill: Backfill, counts: Counts) -> Letter:
             *((name, f"{count:,}") for name, count in told.items() if count),
             ("Remarks", backfill.remarks[:300]),
         ],
+        links=[_link(backfill)],
         foot=f"{_FOOT} {_OR_ELSE}",
     )
     return letter_of(notice, backfill.workspace, backfill.workflow)
+
+
+def _link(backfill: Backfill) -> tuple[str, str]:
+    return "Open the backfill", path_of_backfill(backfill.workspace.name, backfill.pk)

@@ -102,8 +102,8 @@ def tell_late(clock: Clock = database_clock) -> None:
     watches = list(rows.order_by("next_at")[:WATCHES])
     if not watches:
         return
-    readable = [watch for watch in watches if _is_readable(watch)]
-    windows = [window for watch in readable for window in _windows(watch, now)]
+    readable = {watch.pk: watch for watch in watches if _is_readable(watch)}
+    windows = [window for watch in readable.values() for window in _windows(watch, now)]
     passed = _passed(windows)
     stands = _stands(passed)
     late = [each for each in passed if _is_late(each, stands[each.workflow.pk, each.cycle])]
@@ -111,10 +111,7 @@ def tell_late(clock: Clock = database_clock) -> None:
     for each in late:
         if told[each.workflow.pk]:
             _tell_late(each, stands[each.workflow.pk, each.cycle], told[each.workflow.pk])
-    for watch in watches:
-        watch.looked_until = now
-        watch.next_at = _next_look(watch, now) if watch in readable else now + AGAIN
-    Watch.objects.bulk_update(watches, ["looked_until", "next_at"])
+    _look_again(now, {pk: _next_look(watch, now) for pk, watch in readable.items()}, watches)
 
 
 @dataclass(frozen=True)
@@ -249,6 +246,24 @@ def _stands(deadlines: Sequence[_Deadline]) -> dict[tuple[int, datetime], list[_
         for workflow, cycle, *rest in cursor.fetchall():
             found[workflow, cycle].append(_Point(*rest))
     return found
+
+
+def _look_again(now: datetime, at: dict[int, datetime], watches: Sequence[Watch]) -> None:
+    """Note up to when these were looked at, and when to look again. One statement: Django's own
+    takes half as long as all else."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE notifications_watch AS mine SET looked_until = %s, next_at = again.at
+              FROM unnest(%s::bigint[], %s::timestamptz[]) AS again (workflow, at)
+             WHERE mine.workflow_id = again.workflow
+            """,
+            [
+                now,
+                [watch.pk for watch in watches],
+                [at.get(watch.pk, now + AGAIN) for watch in watches],
+            ],
+        )
 
 
 def _is_late(deadline: _Deadline, points: Sequence[_Point]) -> bool:
