@@ -24,6 +24,8 @@ PAGES = [
     "/w/default/notifications/test/",
     "/w/default/notifications/channels/",
     "/w/default/notifications/heartbeat/",
+    "/w/default/notifications/rules/",
+    "/w/default/notifications/rules/create/",
     "/w/default/notifications/channels/create/?kind=webhook",
     "/w/default/queues/",
     "/w/default/queues/create/",

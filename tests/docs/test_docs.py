@@ -22,7 +22,8 @@ from apps.engine.states import AttemptState, NodeState, RunState, Trigger
 from apps.engine.timevars import FUNCTIONS, Moment, built_in, render
 from apps.engine.waiting import Code
 from apps.notifications.addresses import MAX_ADDRESSES
-from apps.notifications.services import outbox
+from apps.notifications.models import Kind
+from apps.notifications.services import nodes, outbox
 from tests.bench.__main__ import parser as bench_parser
 from tests.chaos.run import parser as chaos_parser
 
@@ -348,6 +349,7 @@ def test_every_time_that_the_docs_write_has_the_value_beside_it() -> None:
 def test_notifications_are_described_with_their_numbers() -> None:
     said = " ".join((ROOT / "docs" / "notifications.md").read_text().split())
     every = settings.CELERY_BEAT_SCHEDULE["notifications.tick"]["schedule"]
+    *kinds, last = (f"`{kind}`" for kind in Kind)
 
     for words in (
         f"up to {MAX_ADDRESSES} e-mail addresses",
@@ -356,6 +358,9 @@ def test_notifications_are_described_with_their_numbers() -> None:
         f"up to {outbox.LONGEST_PAUSE_SECONDS // 60} min, for {outbox.GIVE_UP.days} days",
         f"its {settings.MAIL_PER_HOUR} mails of the hour",
         f"{outbox.DIGEST_AFTER.seconds // 60} minutes after the first",
+        f"longer than {nodes.SLOW_TIMES:g} times what nine in ten of the last {nodes.HISTORY} ",
+        f"of fewer than {nodes.HISTORY_LEAST} nothing is known",
+        f"`type` is {', '.join(kinds)} or {last}.",
     ):
         assert words in said
     assert timedelta(hours=1) == outbox.DIGEST_EVERY

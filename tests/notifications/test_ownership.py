@@ -123,17 +123,18 @@ def test_the_list_shows_and_finds_owner_and_severity():
 
 
 def test_an_incident_shows_them_as_they_stand_now():
-    row = incident(published("load").workflow)
+    row = incident(published("load", description="Loads the flights.").workflow)
     own(row.workflow, Ownership("aviation", RUNBOOK, Severity.HIGH))
 
     html = member().get("/w/default/notifications/").content.decode()
     said = program().get(f"incidents/{row.pk}").json()
 
+    assert "Loads the flights." in html
     assert "aviation" in html
     assert 'href="https://wiki.example.com/flights?a=1&amp;b=2#late"' in html
     assert {name: said[name] for name in ("owner", "severity", "runbook", "description")} == {
         "owner": "aviation",
         "severity": "high",
         "runbook": RUNBOOK,
-        "description": "",
+        "description": "Loads the flights.",
     }
