@@ -149,7 +149,8 @@ def introduction(it: Running, host: str) -> str:
 def ends_on_signal() -> Iterator[None]:
     """Let SIGTERM and SIGHUP mean what Ctrl-C means; leave the block quietly on any.
 
-    What comes while all is being ended already is ignored: no process may be left.
+    What comes while all is being ended already is ignored: no process may be left. Under nohup,
+    SIGHUP ends nothing.
     """
 
     def end(number: int, frame: object) -> None:
@@ -157,8 +158,13 @@ def ends_on_signal() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
+    def stay(number: int, frame: object) -> None:
+        """Not SIG_IGN: a child would inherit that, and beat is ended by SIGHUP."""
+
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {each: signal.signal(each, end) for each in numbers}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, stay)
     try:
         yield
     except KeyboardInterrupt:

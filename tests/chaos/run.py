@@ -444,5 +444,8 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        # Under nohup: a child would inherit that, and beat is ended by SIGHUP.
+        signal.signal(signal.SIGHUP, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main(sys.argv[1:]))

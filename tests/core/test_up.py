@@ -122,6 +122,23 @@ def test_ctrl_c_while_it_starts_leaves_no_process(up, fresh_home):
     assert processes_of(fresh_home) == {}
 
 
+def test_under_nohup_a_hangup_ends_nothing_but_a_child_that_it_is_sent_to():
+    script = """if True:
+        import os, signal, subprocess, sys
+        from apps.core.up import ends_on_signal
+
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with ends_on_signal():
+            os.kill(os.getpid(), signal.SIGHUP)
+            child = "import os, signal; os.kill(os.getpid(), signal.SIGHUP)"
+            print(subprocess.run([sys.executable, "-c", child]).returncode)
+    """
+
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+
+    assert (done.stdout, done.stderr) == (f"{-signal.SIGHUP}\n", "")
+
+
 def test_ctrl_c_takes_a_running_job_along_and_hands_its_node_back(up, fresh_home):
     it = up(RUNYARD_STOP_GRACE_SECONDS="1").ready()
     started = manage(
