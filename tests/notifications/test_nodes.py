@@ -17,7 +17,9 @@ from apps.engine.states import NodeState, RunState, Trigger
 from apps.notifications.models import Delivery, Look, NodeSubscription, Tells
 from apps.notifications.services import nodes
 from apps.notifications.services.nodes import Told, node_subscriptions, subscribe_node, tell_nodes
+from apps.notifications.services.subscriptions import subscribe
 from apps.notifications.services.tick import tick
+from apps.notifications.services.watching import Watched, set_watch
 from apps.runs.models import Attempt, NodeRun, Run
 from apps.runs.services import sweep
 from apps.runs.services.hot_path import Outcome, claim, finish
@@ -29,6 +31,7 @@ from tests.api import program
 from tests.factories import by_hand, published, workspace
 from tests.html import errors
 from tests.people import member, user
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db
 
@@ -331,3 +334,26 @@ def test_rest_sets_all_subscriptions_of_a_workflow():
     wrong = {"subscriptions": [{"node": "lod", "addresses": ["x"], "states": []}]}
     assert [each["field"] for each in caller.put(place, wrong).json()["errors"]] == ["lod"] * 3
     assert caller.get(place).json() == only
+
+
+def test_what_a_real_worker_ran_is_told(start, server):
+    slow = published("load", content="sleep 60", node={"timeout_seconds": 1})
+    told_of(Tells.STARTED, Tells.TIMED_OUT, workflow=slow.workflow)
+    empty = published("load", name="empty", content='echo rows=0 >>"$RUNYARD_OUTPUT"')
+    subscribe(empty.workflow, [LI])
+    set_watch(empty.workflow, Watched(values=["load.rows < 1"]))
+    by_hand(slow)
+    by_hand(empty)
+    start()
+
+    def told() -> bool:
+        tick()
+        return len(server.got) == 3
+
+    until(told, "a mail of each thing that happened", seconds=60)
+
+    assert sorted(subjects(server)) == [
+        (LI, "empty: load.rows is 0 [default]"),
+        (MAYA, "Started: load of flow [default]"),
+        (MAYA, "Timed out: load of flow [default]"),
+    ]
