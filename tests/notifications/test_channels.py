@@ -501,8 +501,8 @@ def test_a_channel_is_changed_and_keeps_what_is_not_given(receiver):
 
     [got] = receiver.got
     assert (got.path, is_signed(got)) == ("/new", True)
-    with pytest.raises(Invalid, match="this is no URL of apprise"):
-        set_channel(workspace(), "ops", kind="apprise", user=None)  # another kind, without a URL
+    with pytest.raises(Invalid, match="a channel of this kind needs a URL"):
+        set_channel(workspace(), "ops", kind="apprise", user=None)
     set_channel(workspace(), "ops", kind="mail", addresses=MAYA, user=None)
     row = Channel.objects.get()
     assert (row.address, row.sealed_url, row.sealed_secret) == (MAYA, None, None)
@@ -512,11 +512,14 @@ def test_a_channel_is_changed_and_keeps_what_is_not_given(receiver):
     ("given", "fields"),
     [
         ({"name": "A B", "kind": "mail", "addresses": MAYA}, ["name"]),
+        ({"name": "a\0", "kind": "mail", "addresses": MAYA}, ["name"]),
         ({"kind": "mail", "addresses": ""}, ["addresses"]),
         ({"kind": "mail", "addresses": "maya"}, ["addresses"]),
         ({"kind": "mail", "addresses": "channel:ops"}, ["addresses"]),
         ({"kind": "webhook", "url": "http://10.0.0.1/", "secret": "short"}, ["url", "secret"]),
         ({"kind": "webhook", "url": "https://example.com", "secret": "whsec_abc"}, ["secret"]),
+        ({"kind": "webhook"}, ["url", "secret"]),
+        ({"kind": "apprise", "secret": "ignored"}, ["url"]),
         ({"kind": "webhook", "url": "https://example.com", "secret": SECRET[6:]}, ["secret"]),
     ],
 )

@@ -97,7 +97,6 @@ def check_channels(workspace_id: int, addresses: Sequence[str], field: str = "ad
 # --- channels -------------------------------------------------------------------------------
 
 
-@transaction.atomic
 def set_channel(
     workspace: Workspace,
     name: str,
@@ -116,45 +115,50 @@ def set_channel(
 
     Raises Invalid with every fault.
     """
-    # Else two who save the first of a name, or a default, at once.
-    Workspace.objects.select_for_update(no_key=True).get(pk=workspace.pk)
-    channels = Channel.objects.filter(workspace=workspace)
-    old = channels.filter(name=name, kind=kind).first()
-    values, faults = _ways(workspace, name, kind, addresses, url, secret, old)
     if fault := name_fault(name):
-        faults.insert(0, FieldFault("name", fault))
-    elif not channels.filter(name=name).exists() and channels.count() >= MAX_CHANNELS:
-        faults.append(FieldFault("name", f"there are {MAX_CHANNELS} channels; delete one"))
-    if faults:
-        raise Invalid(faults)
-    if is_default:
-        channels.exclude(name=name).update(is_default=False)
-    row, _ = Channel.objects.update_or_create(
-        workspace=workspace,
-        name=name,
-        defaults={
-            **values,
-            "kind": kind,
-            "is_default": is_default,
-            "changed_by": user,
-            "changed_at": Now(),
-        },
-    )
+        raise Invalid(fault, "name")
+    # Before the transaction: who asks apprise waits for a process.
+    values, faults = _ways(workspace, name, kind, addresses, url.strip(), secret.strip())
+    with transaction.atomic():
+        # One after the other, so that the count holds, and there is one default.
+        Workspace.objects.select_for_update(no_key=True).get(pk=workspace.pk)
+        channels = Channel.objects.filter(workspace=workspace)
+        old = channels.filter(name=name).first()
+        if old is None and channels.count() >= MAX_CHANNELS:
+            faults.append(FieldFault("name", f"there are {MAX_CHANNELS} channels; delete one"))
+        if old is None or old.kind != kind:
+            faulty = {fault.field for fault in faults}
+            faults += [
+                FieldFault(what, f"a channel of this kind needs a {words}")
+                for what, words in _NEEDS[ChannelKind(kind)].items()
+                if f"sealed_{what}" not in values and what not in faulty
+            ]
+            values = {"sealed_url": None, "sealed_secret": None, **values}
+        if faults:
+            raise Invalid(faults)
+        if is_default:
+            channels.exclude(name=name).update(is_default=False)
+        said = {"kind": kind, "is_default": is_default, "changed_by": user, "changed_at": Now()}
+        row, _ = Channel.objects.update_or_create(
+            workspace=workspace, name=name, defaults={**values, **said}
+        )
     row.refresh_from_db()
     return row
 
 
+#: What there is of each kind beside its addresses.
+_NEEDS = {
+    ChannelKind.MAIL: {},
+    ChannelKind.WEBHOOK: {"url": "URL", "secret": "secret"},
+    ChannelKind.APPRISE: {"url": "URL"},
+}
+
+
 def _ways(
-    workspace: Workspace,
-    name: str,
-    kind: str,
-    addresses: str,
-    url: str,
-    secret: str,
-    old: Channel | None,
+    workspace: Workspace, name: str, kind: str, addresses: str, url: str, secret: str
 ) -> tuple[dict[str, object], list[FieldFault]]:
-    """The columns that say how it is told, and what is wrong with them."""
-    values: dict[str, object] = {"sealed_url": None, "sealed_secret": None}
+    """The columns that what was given says, and what is wrong with it."""
+    values: dict[str, object] = {}
     faults: list[FieldFault] = []
     if kind == ChannelKind.MAIL:
         faults += faults_of(read_addresses, addresses)
@@ -164,14 +168,7 @@ def _ways(
             if not found or any(channel_in(each) for each in found):
                 faults.append(FieldFault("addresses", "name the mail addresses that are meant"))
         return values, faults
-    if old is not None:
-        values = {
-            "address": old.address,
-            "sealed_url": old.sealed_url,
-            "sealed_secret": old.sealed_secret,
-        }
-    url, secret = url.strip(), secret.strip()
-    if url or old is None:
+    if url:
         try:
             if kind == ChannelKind.WEBHOOK:
                 values["address"] = f"{check_url(url).place}/…"
@@ -181,7 +178,7 @@ def _ways(
             faults.append(FieldFault("url", str(error)))
         else:
             values["sealed_url"] = seal(workspace.pk, _place(name, "url"), url)
-    if kind == ChannelKind.WEBHOOK and (secret or old is None):
+    if secret and kind == ChannelKind.WEBHOOK:
         if fault := webhook.secret_fault(secret):
             faults.append(FieldFault("secret", fault))
         else:
