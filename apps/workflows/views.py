@@ -875,7 +875,6 @@ def dry(request: Request, workspace: str, pk: int) -> HttpResponse:
         "form": form,
         "faults": faults,
         "dry": found,
-        "labels": {name: each.label for name, each in kinds().items()},
         "nav": "workflows",
         "tab": "",
     }

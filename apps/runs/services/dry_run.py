@@ -9,18 +9,19 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 
-from apps.engine.graph import Graph, above
+from apps.engine.graph import Graph
 from apps.engine.priority import Priority
 from apps.engine.states import Trigger
 from apps.engine.timevars import NODE_VALUE, Moment, built_in, names_in, upstream_mark
 from apps.nodes.kinds.base import CannotStart, Command, Context, Given, Spark
 from apps.nodes.kinds.fields import Spec
-from apps.nodes.kinds.registry import UnknownKind, kind
+from apps.nodes.kinds.registry import UnknownKind, kind, kinds
 from apps.nodes.models import JobVersion
 from apps.nodes.services.files import open_blob
 from apps.runs.services.planning import Chosen, choices
@@ -33,7 +34,7 @@ from apps.runs.services.prepare import (
     run_facts,
     with_values,
 )
-from apps.runs.variables import Resolved, resolved_as
+from apps.runs.variables import Resolved, Variable, resolved_as
 from apps.workflows.clock import zone_of
 from apps.workflows.models import WorkflowVersion
 from apps.workflows.services.publishing import whole
@@ -44,6 +45,8 @@ from apps.workspaces.variables import variables_of
 #: the folder for data; Python, where none is named; Spark.
 FOLDER, DATA, PYTHON = Path("~"), Path("${RUNYARD_DATA}"), Path("python3")
 SPARK = Spark(Path("$SPARK_HOME"), Path("$JAVA_HOME"))
+
+_NOWHERE = nullcontext("")
 
 #: Bytes of one file into which variables are put; a longer one is not read here.
 FILE_BYTES = 4 << 20
@@ -65,6 +68,17 @@ class DryNode:
     files: Mapping[str, str] = field(default_factory=dict)
     variables: Resolved = field(default_factory=lambda: Resolved([]))
     faults: tuple[str, ...] = ()
+
+    @property
+    def kind_label(self) -> str:
+        """What its job is, in words; its kind's name where that is gone."""
+        name = self.chosen.version.kind if self.chosen.version else ""
+        return kinds()[name].label if name in kinds() else name
+
+    @property
+    def own_variables(self) -> list[Variable]:
+        """Its variables but for those of time, which every node of the run has alike."""
+        return [each for each in self.variables.variables if each.source != "built-in"]
 
     @property
     def command(self) -> str:
@@ -140,9 +154,12 @@ def dry_run(
     )
     room = TEXTS
     nodes = []
+    place = {key: n for n, key in enumerate(shape.in_order)}
+    over: dict[str, set[str]] = {}  # by node, every one that it comes after
     for key in shape.in_order:
-        upstream = tuple(up for up in shape.in_order if up in shape.upstream[key])
-        node = _node(by_key[key], upstream, above(edges, key), facts, secrets)
+        upstream = tuple(sorted(shape.upstream[key], key=place.__getitem__))
+        over[key] = set(upstream).union(*(over[up] for up in upstream))
+        node = _node(by_key[key], upstream, over[key], facts, secrets)
         node, room = _cut(node, room)
         nodes.append(node)
     return DryRun(version, facts.moment, nodes)
@@ -182,8 +199,11 @@ def _node(
         context = replace(context, master=chosen.queue.spark_master)
     try:
         what = kind(version.kind)
-        with tempfile.TemporaryDirectory(prefix="runyard-dry-run-") as folder:
-            context = _with_files(version, what.files_with_variables(version.spec), context, folder)
+        paths = what.files_with_variables(version.spec)
+        with (
+            tempfile.TemporaryDirectory(prefix="runyard-dry-run-") if paths else _NOWHERE as folder
+        ):
+            context = _with_files(version, paths, context, folder)
             check_secrets(version.spec.get("secrets") or [], secrets)
             context = with_values(what, version.spec, context, left)
             command = what.command(version.spec, context)
