@@ -96,7 +96,7 @@ class BackfillShown:
     @property
     def parts(self) -> list[Part]:
         """Its cycles by how they stand, what has succeeded first; zeros are left out."""
-        rest = "not run" if self.standing is Standing.CANCELLED else "to come"
+        rest = "not run" if self.backfill.cancelled_at else "to come"
         words = {
             "succeeded": (self.counts.succeeded, "succeeded"),
             "failed": (self.counts.failed, "failed"),
@@ -245,7 +245,9 @@ def cancel(request: Request, workspace: str, pk: int) -> HttpResponse:
     context = {
         "shown": shown,
         "backfill": row,
-        "heading": f"Cancel backfill {pk}",
+        "heading": f"Stop what runs of backfill {pk}"
+        if row.cancelled_at
+        else f"Cancel backfill {pk}",
         "nav": "backfills",
     }
     return fragment(request, "runs/_backfill_cancel.html", context)

@@ -315,6 +315,23 @@ def test_a_backfill_is_paused_resumed_and_cancelled_from_its_page(flow):
     assert "Not run" in html
 
 
+def test_what_still_runs_of_a_cancelled_backfill_is_stopped_later(flow):
+    made = backfill(flow)
+    ran(made, n0="running")
+    cancel_backfill(made, user=None)
+    client, here = member(), f"/w/default/backfills/{made.pk}/"
+
+    html = client.get(here).content.decode()
+    assert "being cancelled" in html
+    assert '6 <span class="oc-quiet">not run</span>' in html
+    assert ">Stop what runs</button>" in client.get(f"{here}cancel/").content.decode()
+    assert client.post(f"{here}cancel/").status_code == 409
+    client.post(f"{here}cancel/", {"stop_running": "1"})
+
+    made.refresh_from_db()
+    assert made.stop_running
+
+
 def test_what_is_over_asks_for_nothing_more(flow):
     made = backfill(flow, 2)
     ran(made, n0="succeeded", n1="succeeded")
