@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -111,3 +113,20 @@ def test_a_queue_is_held_from_its_row_and_released_from_the_banner(visit):
     it.dialog.get_by_role("button", name="Release", exact=True).click()
 
     expect(it.page.get_by_text("Queue dev_queue is held")).to_have_count(0)
+
+
+def test_a_webhook_is_added_in_the_console_and_its_url_is_not_seen_again(visit):
+    it = visit()
+    it.go("/w/default/notifications/channels/")
+    it.click("Add channel…", role="link")
+    it.dialog.get_by_role("link", name="Webhook").click()
+    expect(it.dialog.get_by_label("Secret")).to_have_value(re.compile(r"^whsec_"))
+    it.dialog.get_by_label("Name", exact=True).fill("ops")
+    it.dialog.get_by_label("URL").fill("https://hooks.example.com/canary")
+    it.dialog.get_by_role("button", name="Save channel").click()
+
+    expect(it.page.get_by_text("Saved channel ops.")).to_be_visible()
+    expect(it.page.get_by_text("https://hooks.example.com/…")).to_be_visible()
+    expect(it.page.get_by_text("canary")).to_have_count(0)
+    it.click("Delete ops")
+    expect(it.page.get_by_text("No channels yet")).to_be_visible()
