@@ -5,5 +5,6 @@ class NotificationsConfig(AppConfig):
     name = "apps.notifications"
 
     def ready(self) -> None:
-        # Fills the registry of `runs`: from here on failures open incidents.
-        from apps.notifications.services import incidents  # noqa: F401
+        # Fills the registries of `runs`: from here on failures open incidents, and workers look
+        # for what is to be told where no beat does.
+        from apps.notifications.services import incidents, tick  # noqa: F401

@@ -529,6 +529,9 @@ class Worker:
 
     def _tick_apart(self) -> None:
         self.tick()
+        for look in sweep.OTHERS:
+            with self._quiet(look.__module__):
+                look()
         connection.close()
 
     def tick(self) -> None:

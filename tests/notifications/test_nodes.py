@@ -20,7 +20,7 @@ from apps.notifications.services.nodes import Told, node_subscriptions, subscrib
 from apps.notifications.services.subscriptions import subscribe
 from apps.notifications.services.tick import tick
 from apps.notifications.services.watching import Watched, set_watch
-from apps.runs.models import Attempt, NodeRun, Run
+from apps.runs.models import Attempt, NodeRun, Pulse, Run
 from apps.runs.services import sweep
 from apps.runs.services.hot_path import Outcome, claim, finish
 from apps.runs.services.launch import launch
@@ -336,7 +336,7 @@ def test_rest_sets_all_subscriptions_of_a_workflow():
     assert caller.get(place).json() == only
 
 
-def test_what_a_real_worker_ran_is_told(start, server):
+def test_what_a_real_worker_ran_is_told_without_a_beat(start, server):
     slow = published("load", content="sleep 60", node={"timeout_seconds": 1})
     told_of(Tells.STARTED, Tells.TIMED_OUT, workflow=slow.workflow)
     empty = published("load", name="empty", content='echo rows=0 >>"$RUNYARD_OUTPUT"')
@@ -344,10 +344,15 @@ def test_what_a_real_worker_ran_is_told(start, server):
     set_watch(empty.workflow, Watched(values=["load.rows < 1"]))
     by_hand(slow)
     by_hand(empty)
-    start()
+    start(
+        smtp_host="127.0.0.1",
+        smtp_port=server.port,
+        smtp_security="none",
+        mail_from="runyard@example.org",
+    )
 
     def told() -> bool:
-        tick()
+        Pulse.objects.all().delete()  # nobody ticks
         return len(server.got) == 3
 
     until(told, "a mail of each thing that happened", seconds=60)

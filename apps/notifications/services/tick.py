@@ -17,12 +17,14 @@ from apps.notifications.services.lateness import tell_late, tell_overdue, tell_s
 from apps.notifications.services.nodes import tell_nodes
 from apps.notifications.services.numbers import tell_numbers
 from apps.notifications.services.outbox import deliver, deliver_to_channels, make_digests
+from apps.runs.services.sweep import also
 
 log = logging.getLogger(__name__)
 
 _mails, _channels = threading.Lock(), threading.Lock()
 
 
+@also
 def tick() -> None:
     """Everything that needs a look from time to time, once. Outside a transaction.
 

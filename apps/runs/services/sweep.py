@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -39,6 +39,18 @@ PULSE_SECONDS = 10
 BATCH = 200
 #: Schedules that are taken in one transaction. Another tick takes the next ones meanwhile.
 TOGETHER = 50
+
+
+Look = Callable[[], None]
+#: What apps above this one look at from time to time.
+OTHERS: list[Look] = []
+
+
+def also(look: Look) -> Look:
+    """Register what a worker looks at too where it ticks by itself, since no beat does, or no
+    message gets through. Outside a transaction; it may be called twice, or at once."""
+    OTHERS.append(look)
+    return look
 
 
 def tick() -> None:
