@@ -273,12 +273,20 @@ def test_a_look_is_as_many_statements_for_any_number_of_watches(n, django_assert
             Watched(start_within_minutes=15, done_within_minutes=60, done_by=time(7)),
         )
 
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(6):
         look(DUE + minutes(5))  # nothing is late
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         look(DUE + minutes(5))  # nothing is due
 
     assert told() == []
+
+
+def test_where_nothing_is_watched_a_look_is_a_statement_each(django_assert_num_queries):
+    by_hand(daily(on=False))
+
+    for each in (tell_late, tell_overdue, tell_slow, tell_numbers):
+        with django_assert_num_queries(1):
+            each()
 
 
 def test_a_zone_that_is_not_known_any_more_keeps_no_other_watch_from_its_look(caplog):

@@ -247,7 +247,7 @@ def test_a_look_that_finds_nothing_is_a_few_statements(n, django_assert_num_quer
 def test_without_subscriptions_a_look_is_one_statement(django_assert_num_queries):
     by_hand(published("load"))
 
-    with django_assert_num_queries(3):  # with the transaction's own two
+    with django_assert_num_queries(1):
         tell_nodes()
 
 

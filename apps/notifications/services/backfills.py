@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from django.db import transaction
 from django.db.models import CharField, Exists, OuterRef, QuerySet, Value
 from django.db.models.functions import Cast, Concat, Now
 
@@ -70,16 +71,21 @@ def tell_ends() -> None:
     to_tell = [each for each in ended if each.addresses or told[each.workflow_id]]
     counts = counts_of(to_tell)
     for each in to_tell:
-        first = Delivery.objects.filter(event=_first_failure(each))
-        post(
-            each.workspace,
-            _letter_over(each, counts[each.pk]),
-            each.addresses or told[each.workflow_id],
-            kind=Kind.BACKFILL,
-            event=f"backfill {each.pk} over",
-            workflow_id=each.workflow_id,
-            in_reply_to=dict(first.values_list("address", "message_id")),
-        )
+        _tell_end(each, counts[each.pk], each.addresses or told[each.workflow_id])
+
+
+@transaction.atomic
+def _tell_end(backfill: Backfill, counts: Counts, addresses: list[str]) -> None:
+    first = Delivery.objects.filter(event=_first_failure(backfill))
+    post(
+        backfill.workspace,
+        _letter_over(backfill, counts),
+        addresses,
+        kind=Kind.BACKFILL,
+        event=f"backfill {backfill.pk} over",
+        workflow_id=backfill.workflow_id,
+        in_reply_to=dict(first.values_list("address", "message_id")),
+    )
 
 
 def _ended() -> QuerySet[Backfill]:

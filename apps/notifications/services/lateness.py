@@ -89,10 +89,14 @@ class _Point:
     note: str
 
 
-@transaction.atomic
 def tell_late(clock: Clock = database_clock) -> None:
     """Tell of each cycle whose deadline has passed since the last look and that missed it."""
-    now = clock()
+    if Watch.objects.filter(next_at__isnull=False).exists():
+        _tell_passed(clock())
+
+
+@transaction.atomic
+def _tell_passed(now: datetime) -> None:
     rows = Watch.objects.select_for_update(no_key=True, skip_locked=True, of=("self",))
     rows = rows.filter(next_at__lte=now, workflow__deleted_at=None)
     rows = rows.select_related("workflow__workspace", "workflow__scheduling").annotate(
@@ -334,7 +338,6 @@ def _tell_late(deadline: _Deadline, points: Sequence[_Point], addresses: list[st
 # --- runs under way ---------------------------------------------------------------------------
 
 
-@transaction.atomic
 def tell_overdue() -> None:
     """Tell of runs by hand and by API that have not started, or are not done, in time.
 
@@ -365,7 +368,6 @@ def tell_overdue() -> None:
         _tell_of_run(run, told, kind=Kind.LATE, event=f"run {run.pk} late {rule}", what=what)
 
 
-@transaction.atomic
 def tell_slow() -> None:
     """Tell of runs that take longer than those of their workflow usually do."""
     with connection.cursor() as cursor:
@@ -425,6 +427,7 @@ def _to_tell(
             yield runs[run_id], told[workflow_id], tuple(rest)
 
 
+@transaction.atomic
 def _tell_of_run(run: Run, addresses: list[str], *, kind: Kind, event: str, what: str) -> None:
     assert run.workflow is not None  # noqa: S101 -- watches are of workflows
     word = "Slow" if kind is Kind.SLOW else "Late"

@@ -156,12 +156,15 @@ class _News:
     note: str = ""
 
 
-@transaction.atomic
 def tell_nodes() -> None:
     """Tell of what subscribed nodes have done since the last look."""
     oldest = NodeSubscription.objects.aggregate(at=Min("since"))["at"]
-    if oldest is None:
-        return
+    if oldest is not None:
+        _tell_since(oldest)
+
+
+@transaction.atomic
+def _tell_since(oldest: datetime) -> None:
     since = look_from("nodes", oldest)
     if since is None:
         return

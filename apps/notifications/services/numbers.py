@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from datetime import datetime
 
 from django.db import connection, transaction
 from django.db.models import Min
@@ -26,13 +27,16 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
 }
 
 
-@transaction.atomic
 def tell_numbers() -> None:
     """Tell of each attempt that has succeeded and left a number that shall be told, or none at
     all: what cannot be checked is a finding too."""
     oldest = ValueCheck.objects.aggregate(at=Min("since"))["at"]
-    if oldest is None:
-        return
+    if oldest is not None:
+        _tell_since(oldest)
+
+
+@transaction.atomic
+def _tell_since(oldest: datetime) -> None:
     since = look_from("numbers", oldest)
     if since is None:
         return
