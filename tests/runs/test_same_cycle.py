@@ -49,7 +49,27 @@ def notes(run: Run) -> list[str]:
     return list(rows.values_list("note", flat=True))
 
 
-@pytest.mark.parametrize("trigger", list(Trigger))
+def test_debug_run_of_a_cycle_waits_for_none_and_none_waits_for_it():
+    version = published("a")
+    queue = workspace().queues.get(name="root_queue")
+    queue.development = True
+    queue.save(update_fields=["development"])
+    first = start(version)
+    debug = start(version, trigger=Trigger.DEBUG)
+    third = start(version)
+
+    assert waits_for(first, debug, third) == [None, None, first.pk]
+    stop_run(first, user=None)
+    follow(first.pk)
+
+    assert waits_for(third) == [None]  # though the debug run came before it
+    stop_run(debug, user=None)
+    rerun_nodes(debug, ["a"], user=None)
+    debug.refresh_from_db()
+    assert debug.ended_at is None
+
+
+@pytest.mark.parametrize("trigger", [each for each in Trigger if each is not Trigger.DEBUG])
 def test_later_run_of_a_cycle_waits_for_the_earlier_whatever_started_it(trigger):
     version = published("a", "below", edges=[("a", "below")])
     queue = workspace().queues.get(name="root_queue")

@@ -22,7 +22,7 @@ from django.db.models import Count, Max, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 
 from apps.core.errors import Invalid
-from apps.engine.states import RunState
+from apps.engine.states import RunState, Trigger
 from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import Lane, Run
 from apps.runs.services.hot_path import call
@@ -117,7 +117,7 @@ def to_follow() -> list[int]:
 
 
 def earlier_of(cycles: Mapping[int, Collection[datetime]]) -> dict[int, dict[datetime, int]]:
-    """By workflow and cycle, the newest run of it that is not over; one query for all.
+    """By workflow and cycle, the newest run of it that is not over, debug runs aside; one query.
 
     What is found holds as long as the workflows' rows are locked, but for runs that end.
     """
@@ -125,7 +125,7 @@ def earlier_of(cycles: Mapping[int, Collection[datetime]]) -> dict[int, dict[dat
         workflow__in=cycles.keys(),
         cycle__in={cycle for each in cycles.values() for cycle in each},
         state__in=[RunState.PENDING, RunState.RUNNING],
-    )
+    ).exclude(trigger=Trigger.DEBUG)
     found: dict[int, dict[datetime, int]] = {pk: {} for pk in cycles}
     newest = rows.values("workflow", "cycle").annotate(last=Max("pk"))
     for workflow_id, cycle, last in newest.values_list("workflow", "cycle", "last"):

@@ -75,7 +75,7 @@ def launch(
     version says where it is scheduled and has no lane, else both run. *Parallel* and *wait*
     share the workflow's lane, whose limit is that of the launch made last: the version's
     `overlap_limit`, or 1. Whatever it says, a run of a workflow waits for the newest of its
-    runs of the same cycle that is not over.
+    runs of the same cycle that is not over, debug runs aside.
 
     Raises Skipped if the overlap is *skip* and a run of the workflow is not over: then nothing
     was started. Raises Conflict if the workflow was deleted; Invalid, naming each node, if a job
@@ -97,7 +97,8 @@ def launch(
         given = Given(variables_of(owner.workspace_id), settings["variables"], run=parameters or {})
         plan = plan_of_workflow(what, trigger, queue, priority, versions or {}, given)
         lane = _overlapping(owner, settings, cycles, trigger, lane, overlap)
-        earlier = earlier_of({owner.pk: cycles})[owner.pk]
+        if trigger is not Trigger.DEBUG:
+            earlier = earlier_of({owner.pk: cycles})[owner.pk]
         what.workflow = owner
         columns = _columns_of(what, settings, trigger)
     elif overlap is not None:

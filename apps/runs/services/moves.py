@@ -16,7 +16,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from apps.core.errors import Conflict
-from apps.engine.states import AttemptState, By, Hold, NodeState, RunState, check_move
+from apps.engine.states import AttemptState, By, Hold, NodeState, RunState, Trigger, check_move
 from apps.runs.doorbell import ring_after_commit
 from apps.runs.models import Attempt, NodeRun, Run, RunEnd, RunEvent
 from apps.runs.services.endings import run_ended
@@ -184,7 +184,7 @@ def reopen(run: Run, *, user: User | None) -> None:
     """
     if run.ended_at is None:
         return
-    if run.workflow_id is not None:
+    if run.workflow_id is not None and run.trigger != Trigger.DEBUG:
         other = earlier_of({run.workflow_id: [run.cycle]})[run.workflow_id].get(run.cycle)
         if other is not None:
             raise Conflict(

@@ -373,7 +373,7 @@ BEGIN
     LOOP
         SELECT max(id) INTO before FROM runs_run
          WHERE workflow_id = one.workflow_id AND cycle = one.cycle
-           AND state IN ('pending', 'running') AND id < one.id;
+           AND state IN ('pending', 'running') AND trigger <> 'debug' AND id < one.id;
         CONTINUE WHEN before = p_run;
         UPDATE runs_run
            SET waits_for_id = before, waits = before IS NOT NULL OR lane_id IS NOT NULL,
