@@ -7,4 +7,4 @@ class NotificationsConfig(AppConfig):
     def ready(self) -> None:
         # Fills the registries of `runs`: from here on failures open incidents, and workers look
         # for what is to be told where no beat does.
-        from apps.notifications.services import incidents, tick  # noqa: F401
+        from apps.notifications.services import heartbeats, incidents, tick  # noqa: F401

@@ -20,6 +20,7 @@ from tests.api import program
 from tests.factories import workspace
 from tests.html import errors
 from tests.people import member
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db
 
@@ -58,7 +59,8 @@ def test_it_stops_where_nobody_looks_around(receiver):
     assert receiver.got == []
 
     stamp_pulse()
-    assert ring() == 1
+    heartbeats.look()
+    assert len(receiver.got) == 1
 
 
 def test_one_that_fails_is_shown_and_is_called_again(receiver, caplog):
@@ -127,6 +129,14 @@ def test_it_was_deleted_or_another_process_was_first(receiver):
     assert heartbeats._ring(row.pk) == 0
     row.delete()
     assert heartbeats._ring(workspace().pk) == 0
+
+
+def test_a_worker_alone_calls_it_without_a_beat(start, receiver):
+    set_heartbeat(workspace(), receiver.url, user=None)
+    Pulse.objects.all().delete()
+    start(internal_receivers="127.0.0.2")
+
+    until(lambda: receiver.got, "the call of a worker that ticks by itself", seconds=50)
 
 
 @pytest.mark.django_db(transaction=True)
