@@ -51,6 +51,11 @@ def test_it_is_called_once_a_minute(receiver):
     assert b"canary" not in bytes(row.sealed_url)
 
 
+def test_without_one_a_look_is_one_statement(django_assert_num_queries):
+    with django_assert_num_queries(1):
+        assert ring() == 0
+
+
 def test_it_stops_where_nobody_looks_around(receiver):
     set_heartbeat(workspace(), receiver.url, user=None)
     Pulse.objects.update(at=F("at") - timedelta(seconds=11))

@@ -80,9 +80,9 @@ def ring() -> int:
     if not _under_way.acquire(blocking=False):
         return 0
     try:
-        if pulse_is_old():
-            return 0
         due = list(Heartbeat.objects.filter(_is_due()).order_by("pk").values_list("pk", flat=True))
+        if not due or pulse_is_old():
+            return 0
         if len(due) <= FEW:
             return sum(map(_ring, due))
         with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="heartbeat") as pool:
