@@ -13,7 +13,7 @@ from django.utils import timezone
 from apps.core.errors import Conflict
 from apps.engine.states import Missed, Overlap, RunState, Trigger
 from apps.runs.models import Run, SchedulePoint
-from apps.runs.services import sweep
+from apps.runs.services import scheduling, sweep
 from apps.runs.services.holding import hold, release, tag_workflow
 from apps.runs.services.launch import launch
 from apps.runs.services.prune import prune
@@ -359,6 +359,36 @@ def test_of_many_that_are_due_at_once_each_gets_what_is_its_own():
     for run in Run.objects.filter(name__in=of_lane).order_by("pk"):
         of_lane[run.name].append(run.waits)
     assert of_lane == {"alone": [False, False], "waits": [False, True]}
+
+
+def test_a_look_makes_so_many_node_runs_and_who_had_no_room_comes_first_next_time(monkeypatch):
+    monkeypatch.setattr(scheduling, "BATCH_NODES", 10)
+    missed = {**HOURLY, "missed": "all"}
+    flows = [scheduled(f"flow{n}", schedule=missed) for n in range(4)]
+    had = []
+    for _ in range(5):
+        look(6.5)
+        had.append([len(points(flow)) for flow in flows])
+
+    # Six points each, of one node.
+    assert had[:3] == [[6, 4, 0, 0], [6, 4, 6, 4], [6, 6, 6, 6]]
+    assert Run.objects.count() == 24
+    assert due(at(6.5)) == []
+
+
+def test_schedule_that_is_turned_off_while_it_is_held_says_what_was_missed():
+    flow = scheduled()
+    held = hold(workspace(), user=None)
+    look(2.5)
+
+    switch(flow, on=False, user=None, clock=at(3.5))
+    release(held, missed=Missed.ALL, user=None)
+    switch(flow, on=True, user=None, clock=at(3.6))
+    look(4)
+
+    assert points(flow) == [(1, "missed"), (2, "missed"), (3, "missed"), (4, "run")]
+    note = SchedulePoint.objects.filter(reason="missed").values_list("note", flat=True)[0]
+    assert note == "held: workspace default; then the schedule was turned off"
 
 
 @pytest.mark.django_db(transaction=True)

@@ -66,8 +66,9 @@ def feed_after(run_id: int) -> None:
 
 
 def to_feed() -> list[int]:
-    """Ids of the backfills that are not over."""
-    return list(Backfill.objects.filter(ended_at=None).order_by("pk").values_list("pk", flat=True))
+    """Ids of the backfills that are not over; of paused ones each end of a run says enough."""
+    rows = Backfill.objects.filter(ended_at=None, paused_at=None)
+    return list(rows.order_by("pk").values_list("pk", flat=True))
 
 
 def counts_of(backfills: Iterable[Backfill]) -> dict[int, Counts]:

@@ -33,6 +33,8 @@ from apps.workspaces.models import User, WorkspaceHold
 LATE = timedelta(seconds=60)
 #: Points of one schedule in one transaction.
 BATCH = 200
+#: Node runs of one transaction, about: it holds the rows of all its workflows.
+BATCH_NODES = 2_000
 #: Schedules that one look takes.
 SCHEDULES = 500
 #: A tick waits for what falls due within so long, so that a beat's interval delays nothing.
@@ -63,7 +65,7 @@ def switch(
     """Turn a workflow's schedule on or off; as it is already, nothing changes.
 
     On: what fell due before gets no run, but the latest point of today with `run_latest`. Off:
-    what fell due before still gets its run.
+    what fell due before still gets its run, unless a hold keeps it: then it was missed.
 
     Raises Conflict where it cannot be turned on, with the reason; NotFound.
     """
@@ -91,6 +93,8 @@ def switch(
         _take([schedule], now)
         while not schedule.held and schedule.next_at == now:
             _take([schedule], now)
+        if schedule.held:
+            _give_up(schedule, now)
         schedule.next_at = None
     schedule.on, schedule.changed_by, schedule.changed_at = on, user, now
     schedule.save()
@@ -150,17 +154,17 @@ def take_due(workflow_ids: Collection[int], clock: Clock = database_clock) -> No
     """Take what is due of these workflows, but of those that somebody else is at.
 
     All in one transaction: what cannot be launched for a reason that is foreseen costs no other
-    its run; anything else leaves all of them due.
+    its run; anything else leaves all of them due. What is more than a batch stays due as well.
     """
     rows = Workflow.objects.select_for_update(no_key=True, skip_locked=True, of=("self",))
     mine = rows.select_related("published", "workspace").order_by("pk")
     workflows = {row.pk: row for row in mine.filter(pk__in=workflow_ids, deleted_at=None)}
     now = clock()
     due = Schedule.objects.filter(workflow__in=workflows, on=True, next_at__lte=now)
-    schedules = list(due.order_by("workflow"))
+    schedules = list(due.order_by("next_at", "workflow"))
     for schedule in schedules:
         schedule.workflow = workflows[schedule.workflow_id]
-    _take(schedules, now)
+    schedules = _take(schedules, now)
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -189,25 +193,34 @@ class _Point:
     missed: Missed
 
 
-def _take(schedules: Sequence[Schedule], now: datetime) -> None:
+def _take(schedules: Sequence[Schedule], now: datetime) -> list[Schedule]:
     """Make runs and rows of what is due and move the schedules on, but those that are held.
 
-    What is more than a batch of one is left: then it is due again at once.
+    What is more than a batch of one is left: then it is due again at once. Those for which there
+    was no room in the transaction are not among those returned, and stay as they are.
     """
     holds = _standing_holds([schedule.workflow for schedule in schedules])
     to_run: list[tuple[Workflow, Sequence[datetime]]] = []
     rows: list[SchedulePoint] = []
+    room = BATCH_NODES
+    taken: list[Schedule] = []
     for schedule in schedules:
+        if room <= 0:
+            break
+        taken.append(schedule)
         workflow = schedule.workflow
         schedule.held = workflow.pk in holds
         if schedule.held:
             schedule.next_at = now + HELD
             continue
-        points = list(islice(_due(workflow, schedule.done_until, now), BATCH + 1))
-        more = len(points) > BATCH
-        points = points[:BATCH]
+        nodes = max(len(_published(workflow).graph["nodes"]), 1)
+        batch = max(min(BATCH, room // nodes), 1)
+        points = list(islice(_due(workflow, schedule.done_until, now), batch + 1))
+        more = len(points) > batch
+        points = points[:batch]
         chosen, left = _chosen(workflow, points, now, complete=not more)
         to_run.append((workflow, chosen))
+        room -= len(chosen) * nodes
         rows += [
             SchedulePoint(
                 workflow=workflow, cycle=cycle, reason=SchedulePoint.Reason.MISSED, note=note
@@ -218,6 +231,25 @@ def _take(schedules: Sequence[Schedule], now: datetime) -> None:
         schedule.next_at = now if more else _next(timetable_of(_published(workflow)), now)
     rows += _run([(workflow, cycles) for workflow, cycles in to_run if cycles])
     SchedulePoint.objects.bulk_create(sorted(rows, key=lambda row: (row.cycle, row.workflow_id)))
+    return taken
+
+
+def _give_up(schedule: Schedule, now: datetime) -> None:
+    """Say of what fell due under a hold that it was missed, since the schedule is turned off."""
+    hold = standing_hold(schedule.workflow)
+    SchedulePoint.objects.bulk_create(
+        (
+            SchedulePoint(
+                workflow=schedule.workflow,
+                cycle=point.cycle,
+                reason=SchedulePoint.Reason.MISSED,
+                note=f"held: {hold}; then the schedule was turned off",
+            )
+            for point in _due(schedule.workflow, schedule.done_until, now)
+        ),
+        batch_size=1000,
+    )
+    schedule.done_until, schedule.held = max(now, schedule.done_until), False
 
 
 def _due(workflow: Workflow, after: datetime, until: datetime) -> Iterator[_Point]:

@@ -21,7 +21,8 @@
 -- Lock order: node runs by id, then the resource queue's row, then runs by id. A *next* or
 -- *held* node is locked only with SKIP LOCKED, and only by one who already has the capacity
 -- for it: a lock on a node that one cannot pay for would hide it from those who can.
--- A lane's row comes before all of these; who has locked a node run never asks for it.
+-- Before all of these come, in this order, a backfill's row, a workflow's and a lane's; who has
+-- locked a node run never asks for one of them.
 
 
 -- Installed anew as a whole, since a function's result cannot be replaced.

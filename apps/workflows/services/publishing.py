@@ -263,18 +263,25 @@ def _workflows_without(workspace: Workspace, name: str) -> list[str]:
     of_workspace = variables_of(workspace.pk)
     rows = Workflow.objects.filter(workspace=workspace, deleted_at=None, published__isnull=False)
     jobs = Job.objects.filter(workspace=workspace).select_related("published")
-    newest = {job.pk: job.published for job in jobs}
+    versions: dict[tuple[int, int | None], JobVersion | None] = {
+        (job.pk, None): job.published for job in jobs
+    }
+    graphs = {
+        workflow.name: whole(workflow.published.graph)
+        for workflow in rows.select_related("published").order_by("name")
+        if workflow.published is not None
+    }
+    numbers = {n["job_version_number"] for graph in graphs.values() for n in graph["nodes"]}
+    pins = JobVersion.objects.filter(job__workspace=workspace, number__in=numbers - {None})
+    versions |= {(pin.job_id, pin.number): pin for pin in pins}
     users: list[str] = []
-    for workflow in rows.select_related("published").order_by("name"):
-        graph = whole(workflow.published.graph) if workflow.published else {"nodes": []}
+    for workflow, graph in graphs.items():
         for node in graph["nodes"]:
-            version = newest.get(node["job"])
-            if (number := node["job_version_number"]) is not None:
-                version = JobVersion.objects.filter(job=node["job"], number=number).first()
+            version = versions.get((node["job"], node["job_version_number"]))
             given = Given(of_workspace, graph["settings"]["variables"], node["variables"])
             upstream = partial(above, graph["edges"], node["name"])
             if version is not None and lacks_without(name, version, given, upstream):
-                users.append(f"node {node['name']!r} of workflow {workflow.name!r}")
+                users.append(f"node {node['name']!r} of workflow {workflow!r}")
     return users
 
 
