@@ -294,11 +294,13 @@ def node(request: Request, workspace: str, pk: int) -> HttpResponse:
         revision = form.cleaned_data["revision"]
         try:
             told = form.subscription()
-            if old:
-                saved = edit_node(row, old.name, form.settings(), revision=revision)
-            else:
-                saved = add_node(row, form.settings(), revision=revision)
-            subscribe_node(row, saved.name, *told)
+            # Both or neither: else what is refused here would have made the form's revision past.
+            with transaction.atomic():
+                if old:
+                    saved = edit_node(row, old.name, form.settings(), revision=revision)
+                else:
+                    saved = add_node(row, form.settings(), revision=revision)
+                subscribe_node(row, saved.name, *told)
         except Invalid as error:
             form.add_faults(error)
         except Conflict as error:

@@ -295,22 +295,42 @@ def test_the_node_panel_saves_who_is_told_at_once():
     url, client = f"/w/default/workflows/{row.pk}/node/?name=load", member(Role.DATA_ENGINEERING)
     said = {"job_path": "job_of_flow", "name": "load"}
 
-    def post(**more: object):
-        row.refresh_from_db()
-        return client.post(url, {**said, "revision": row.revision, **more})
+    def post(revision: int, **more: object):
+        return client.post(url, {**said, "revision": revision, **more})
 
-    assert post(told=f"{MAYA}, {LI}", tells=["failed", "slow"]).status_code == 303
+    began = row.revision
+    assert post(began, told=f"{MAYA}, {LI}", tells=["failed", "slow"]).status_code == 303
     assert node_subscriptions(row) == [Told("load", [MAYA, LI], [Tells.FAILED, Tells.SLOW])]
     html = client.get(url).content.decode()
     assert f'value="{MAYA}, {LI}"' in html
-    refused = post(told="maya", tells=["failed"])
+    refused = post(began + 1, told="maya", tells=["failed"])
     assert refused.status_code == 422
     assert "is no e-mail address" in errors(refused.content.decode())[0]
-    refused = post(told=MAYA)
+    refused = post(began + 1, told=MAYA)
     assert errors(refused.content.decode()) == ["Choose when they are told"]
     assert len(node_subscriptions(row)) == 1
-    assert post().status_code == 303
+    assert post(began + 1).status_code == 303
     assert node_subscriptions(row) == []
+
+
+@pytest.mark.parametrize(("place", "name"), [("?name=load", "load"), ("", "clean")])
+def test_a_node_panel_that_was_refused_changed_nothing_and_can_be_corrected(place, name):
+    row = published("load").workflow
+    url, client = f"/w/default/workflows/{row.pk}/node/{place}", member(Role.DATA_ENGINEERING)
+    said = {"job_path": "job_of_flow", "name": name, "retries": 3, "tells": ["failed"]}
+    said["revision"] = row.revision
+    before = list(row.nodes.values_list("name", "retries"))
+
+    refused = client.post(url, {**said, "told": "channel:nope"})
+
+    assert refused.status_code == 422
+    [error] = errors(refused.content.decode())
+    assert "channel" in error
+    assert "nope" in error
+    assert list(row.nodes.values_list("name", "retries")) == before
+    assert client.post(url, {**said, "told": MAYA}).status_code == 303
+    assert dict(row.nodes.values_list("name", "retries")) == {**dict(before), name: 3}
+    assert node_subscriptions(row) == [Told(name, [MAYA], [Tells.FAILED])]
 
 
 def test_rest_sets_all_subscriptions_of_a_workflow():
