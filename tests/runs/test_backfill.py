@@ -450,19 +450,20 @@ def test_where_a_cycle_cannot_be_launched_it_pauses_and_says_why():
     assert counts(backfill) == Counts(7, succeeded=7)
 
 
-def test_workflow_in_the_trash_pauses_its_backfill():
+def test_workflow_is_not_deleted_before_its_backfills_are_over():
     workflow = flow()
     backfill = made(workflow, stop_after=1)
     pause_backfill(backfill, user=None)
     work()
-    delete_workflow(workflow)
+    refusal = f"^backfill {backfill.pk} of 'flow' is not over; cancel it first, or wait for its"
 
-    resume_backfill(backfill, user=None)
+    with pytest.raises(Conflict, match=refusal):
+        delete_workflow(workflow)
 
-    assert stands(backfill) == Standing.PAUSED
-    assert backfill.why == "workflow 'flow' was deleted; its runs can only be read"
+    assert Workflow.objects.get().deleted_at is None
     cancel_backfill(backfill, user=None)
     assert stands(backfill) == Standing.CANCELLED
+    delete_workflow(workflow)
     with pytest.raises(Conflict, match="was deleted"):
         plan_backfill(Workflow.objects.get(), WEEK, clock=clock)
 

@@ -165,7 +165,10 @@ class WorkflowEndpoint(WorkflowEndpoints):
         answers={204: None},
     )
     def delete(self, request: Request, workspace: str, workflow: int) -> Response:
-        """Refused while a run of it is under way. Its runs stay readable, its name is free."""
+        """Refused while its schedule is on, or a run or a backfill of it is not over.
+
+        Its runs stay readable, its name is free.
+        """
         delete_workflow(self.workflow(workflow))
         return Response(status=204)
 

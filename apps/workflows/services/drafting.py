@@ -212,11 +212,17 @@ def replace_draft(
 def delete_workflow(workflow: Workflow) -> None:
     """Put a workflow into the trash: its name is free again, its runs stay readable.
 
-    Raises Conflict while its schedule is on, or a run of it is not over.
+    Raises Conflict while its schedule is on, or a backfill or a run of it is not over.
     """
     workflow = Workflow.objects.select_for_update().get(pk=workflow.pk)
     if Schedule.objects.filter(workflow=workflow, on=True).exists():
         raise Conflict(f"the schedule of {workflow.name!r} is on; turn it off first")
+    backfill = workflow.backfills.filter(ended_at=None).order_by("pk").first()
+    if backfill is not None:
+        raise Conflict(
+            f"backfill {backfill.pk} of {workflow.name!r} is not over; cancel it first, or wait "
+            "for its end"
+        )
     under_way = workflow.runs.exclude(state__in=RUN_ENDED).order_by("pk").first()
     if under_way is not None:
         raise Conflict(f"run {under_way.pk} of {workflow.name!r} is not over; stop it first")
