@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, time, timedelta
 from uuid import uuid4
 from zoneinfo import ZoneInfo
@@ -302,6 +303,28 @@ def test_a_zone_that_is_not_known_any_more_keeps_no_other_watch_from_its_look(ca
     assert "cannot be watched" in caplog.text
 
 
+def test_what_cannot_be_told_of_one_run_keeps_nothing_back_of_the_others(caplog):
+    versions = [daily(name, on=False) for name in ("lost", "flow")]
+    for version in versions:
+        watched = Watched(start_within_minutes=1, slow=True, values=["load.rows < 1"])
+        set_watch(version.workflow, watched)
+        by_hand(version)
+        end(values={"rows": "0"})
+    for version in versions:
+        by_hand(version)
+    Watch.objects.update(since=F("since") - minutes(9))
+    Run.objects.filter(state="pending").update(created_at=Now() - minutes(5))
+    Run.objects.filter(workflow=versions[0].workflow_id).update(zone="Europe/Nowhere")
+
+    tell_numbers()
+    tell_overdue()
+
+    [late, number] = told()
+    assert number == "flow: load.rows is 0"
+    assert re.sub(r"\d+", "7", late) == "Late: run 7 of flow"
+    assert caplog.text.count("cannot be told") == 2
+
+
 # --- runs -------------------------------------------------------------------------------------
 
 
@@ -367,6 +390,7 @@ def test_a_run_is_slow_against_its_own_history(usual, past, runs_for, slow):
         ("load.rows != 7", {"rows": "7"}, None),
         ("load.rows < 1", {"rows": "many"}, "load.rows is no number"),
         ("load.rows < 1", {"rows": "nan"}, "load.rows is no number"),
+        ("load.rows < 1", {"rows": "1_0"}, "load.rows is no number"),
         ("load.rows < 1", {"other": "1"}, "load.rows is missing"),
         ("load.rows < 1", None, "load.rows is missing"),
     ],

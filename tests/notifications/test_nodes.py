@@ -196,6 +196,27 @@ def test_what_is_more_than_a_batch_is_told_with_the_next_look(server, monkeypatc
     assert (first, len(server.got)) == (2, 3)
 
 
+@pytest.mark.parametrize("batch", [1, 500])
+def test_what_cannot_be_told_of_one_run_keeps_nothing_back_of_the_others(
+    server, monkeypatch, caplog, batch
+):
+    version = published("load")
+    told_of(Tells.SUCCEEDED, workflow=version.workflow)
+    for _ in range(3):
+        by_hand(version)
+        end(take())
+    lost = Run.objects.order_by("pk").first()
+    Run.objects.filter(pk=lost.pk).update(zone="Europe/Nowhere")  # not known here any more
+    monkeypatch.setattr(nodes, "BATCH", batch)
+
+    for _ in range(3):
+        tick()
+
+    assert subjects(server) == [(MAYA, "Succeeded: load of flow [default]")] * 2
+    assert not Delivery.objects.filter(text__contains=f"Run {lost.pk},").exists()
+    assert "cannot be told" in caplog.text
+
+
 def history(version, *, seconds: int, count: int) -> None:
     """Successful runs whose node took so long."""
     for _ in range(count):

@@ -27,11 +27,12 @@ from apps.notifications.letters import (
     path_of_rerun,
     path_of_schedule,
 )
-from apps.notifications.models import Delivery, Incident, Kind
+from apps.notifications.models import Delivery, Incident, Kind, Silence
 from apps.notifications.services import incidents, outbox
 from apps.notifications.services import tick as look
 from apps.notifications.services.incidents import acknowledge, note_failure
 from apps.notifications.services.outbox import deliver, post
+from apps.notifications.services.silences import silence
 from apps.notifications.services.subscriptions import addresses_of, subscribe
 from apps.notifications.services.tick import forget, tick
 from apps.runs.models import NodeRun, Run, RunEnd
@@ -40,8 +41,10 @@ from apps.runs.services.endings import tell_of
 from apps.runs.services.hot_path import Outcome, claim, finish
 from apps.runs.services.launch import launch
 from apps.runs.services.rerun import rerun_nodes
+from apps.workflows.models import WorkflowVersion
 from apps.workflows.services.drafting import delete_workflow
-from tests.factories import by_hand, job, published, workspace
+from apps.workspaces.models import Workspace
+from tests.factories import by_hand, job, mail, published, workspace
 from tests.people import member, user
 from tests.waiting import until
 
@@ -377,6 +380,58 @@ def test_one_mail_that_cannot_be_made_does_not_hold_up_the_others(server, caplog
     assert [address for address, _ in server.got] == [LI]
     assert Delivery.objects.get(address="no address").status == "waiting"
     assert "could not be sent" in caplog.text
+
+
+@pytest.fixture
+def lost():
+    """A workspace whose zone this machine does not know any more."""
+    row = workspace("lost")
+    Workspace.objects.filter(pk=row.pk).update(zone="Europe/Nowhere")
+    row.refresh_from_db()
+    return row
+
+
+def test_a_recovery_that_cannot_be_told_holds_up_neither_others_nor_mail(server, lost, caplog):
+    for name in ("first", "second"):
+        run_through(watched(name=name, uses={"load": job()}), FAILED)
+    tick()
+    Incident.objects.filter(name="first").update(workspace=lost)
+    for version in WorkflowVersion.objects.order_by("pk"):
+        run_through(version, SUCCEEDED)
+    mail(LI)
+    tick()
+
+    assert sorted(subjects(server)[2:]) == [
+        (LI, "Test message from Runyard [default]"),
+        (MAYA, "Recovered: second [default]"),
+    ]
+    assert Incident.objects.get(recovered_at=None).name == "first"
+    assert "the recovery of incident" in caplog.text
+
+    Workspace.objects.filter(pk=lost.pk).update(zone="UTC")
+    tick()
+    assert subjects(server)[-1] == (MAYA, "Recovered: first [lost]")
+
+
+def test_a_digest_or_a_silences_end_that_cannot_be_told_holds_up_no_other(server, lost, settings):
+    settings.MAIL_PER_HOUR = 0
+    for place in (lost, workspace()):
+        post(place, letter_test(place.name, "m"), [MAYA], kind=Kind.OPENED, event=f"of {place.pk}")
+    tick()
+    settings.MAIL_PER_HOUR = 20
+    Delivery.objects.update(held_at=F("held_at") - timedelta(minutes=6))
+    for name in ("first", "second"):
+        version = watched(name=name, uses={"load": job()})
+        silence(version.workflow, minutes=60, reason="", user=None)
+        run_through(version, FAILED)
+    Incident.objects.filter(name="first").update(workspace=lost)
+    Silence.objects.update(until=Now())
+    tick()
+
+    assert sorted(subjects(server)) == [
+        (MAYA, "1 more notifications [default]"),
+        (MAYA, "Still failing: second at load [default]"),
+    ]
 
 
 def test_a_tick_does_not_wait_for_one_that_is_under_way(server):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
+from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -31,6 +34,7 @@ from tests.notifications.test_notifications import (
     watched,
 )
 from tests.people import member, user
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db
 
@@ -111,6 +115,33 @@ def test_what_a_node_does_is_silenced_with_its_workflow_and_counted_once(server)
     flow = version.workflow_id
     post(workspace(), letter, [MAYA], kind=Kind.NODE, event=told.event, workflow_id=flow)
     assert Silence.objects.get().silenced == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_who_tell_the_same_at_once_count_it_once():
+    version = watched()
+    silenced(version)
+    letter = letter_test("default", "maya")
+
+    def tell() -> None:
+        with closing(connection), transaction.atomic():
+            flow = version.workflow_id
+            post(workspace(), letter, [MAYA], kind=Kind.LATE, event="late", workflow_id=flow)
+
+    def is_waiting() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+            return cursor.fetchone()[0]
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            flow = version.workflow_id
+            post(workspace(), letter, [MAYA], kind=Kind.LATE, event="late", workflow_id=flow)
+            other = pool.submit(tell)
+            until(is_waiting)
+        other.result()
+
+    assert (Delivery.objects.count(), Silence.objects.get().silenced) == (1, 1)
 
 
 def test_who_heard_of_no_failure_hears_of_no_recovery(server):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from django.db import transaction
 from django.db.models import CharField, Exists, OuterRef, QuerySet, Value
 from django.db.models.functions import Cast, Concat, Now
 
@@ -23,6 +22,7 @@ from apps.notifications.letters import (
     path_of_run,
 )
 from apps.notifications.models import Delivery, Incident, Kind
+from apps.notifications.services.one_by_one import alone
 from apps.notifications.services.outbox import post
 from apps.notifications.services.subscriptions import addresses_of, addresses_of_all
 from apps.runs.models import Backfill, Run
@@ -71,10 +71,10 @@ def tell_ends() -> None:
     to_tell = [each for each in ended if each.addresses or told[each.workflow_id]]
     counts = counts_of(to_tell)
     for each in to_tell:
-        _tell_end(each, counts[each.pk], each.addresses or told[each.workflow_id])
+        with alone(f"the end of backfill {each.pk}"):
+            _tell_end(each, counts[each.pk], each.addresses or told[each.workflow_id])
 
 
-@transaction.atomic
 def _tell_end(backfill: Backfill, counts: Counts, addresses: list[str]) -> None:
     first = Delivery.objects.filter(event=_first_failure(backfill))
     post(

@@ -20,6 +20,7 @@ from apps.engine.states import NodeState, RunState, Trigger
 from apps.notifications.letters import letter_opened, letter_recovered
 from apps.notifications.models import Delivery, DeliveryStatus, FailedRun, Incident, Kind, Silence
 from apps.notifications.services.backfills import backfill_of, tell_failed_cycle
+from apps.notifications.services.one_by_one import alone
 from apps.notifications.services.outbox import post
 from apps.notifications.services.subscriptions import addresses_of
 from apps.runs.models import Attempt, NodeRun, Run, RunEvent
@@ -138,7 +139,8 @@ def recover() -> None:
     is_open = Incident.objects.filter(recovered_at=None)
     is_open.filter(workflow__deleted_at__isnull=False).update(recovered_at=Now())
     for pk in is_open.filter(Exists(succeeded)).order_by("pk").values_list("pk", flat=True)[:200]:
-        _recover(pk)
+        with alone(f"the recovery of incident {pk}"):
+            _recover(pk)
 
 
 def _recoveries(workflow: Any, failed_at: Any, incident: Any) -> QuerySet[Run]:
@@ -151,7 +153,6 @@ def _recoveries(workflow: Any, failed_at: Any, incident: Any) -> QuerySet[Run]:
     return runs.filter(~Q(trigger=Trigger.BACKFILL) | Q(cycle__in=failed_cycles))
 
 
-@transaction.atomic
 def _recover(pk: int) -> None:
     rows = Incident.objects.select_for_update(no_key=True, of=("self",))
     rows = rows.select_related("workspace", "workflow")
@@ -188,10 +189,10 @@ def end_silences() -> None:
     """Note each silence that is over; what has failed meanwhile and still does is told once."""
     over = Silence.objects.filter(ended_at=None, until__lte=Now()).order_by("until", "pk")
     for pk, workflow_id in over.values_list("pk", "workflow")[:200]:
-        _end_silence(pk, workflow_id)
+        with alone(f"the end of silence {pk}"):
+            _end_silence(pk, workflow_id)
 
 
-@transaction.atomic
 def _end_silence(pk: int, workflow_id: int) -> None:
     # The incident first, as who tells of a failure has it when it asks for the silence.
     rows = Incident.objects.select_for_update(no_key=True, of=("self",))

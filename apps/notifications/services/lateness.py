@@ -37,6 +37,7 @@ from apps.notifications.services.nodes import (
     SLOW_TIMES,
     lasted,
 )
+from apps.notifications.services.one_by_one import alone
 from apps.notifications.services.outbox import post
 from apps.notifications.services.subscriptions import addresses_of_all
 from apps.runs.models import Run
@@ -112,9 +113,11 @@ def _tell_passed(now: datetime) -> None:
     stands = _stands(passed)
     late = [each for each in passed if _is_late(each, stands[each.workflow.pk, each.cycle])]
     told = addresses_of_all({each.workflow for each in late}) if late else {}
-    for each in late:
+    # By workflow, as every look: see `outbox.post`.
+    for each in sorted(late, key=lambda each: each.workflow.pk):
         if told[each.workflow.pk]:
-            _tell_late(each, stands[each.workflow.pk, each.cycle], told[each.workflow.pk])
+            with alone(each.event):
+                _tell_late(each, stands[each.workflow.pk, each.cycle], told[each.workflow.pk])
     _look_again(now, {pk: _next_look(watch, now) for pk, watch in readable.items()}, watches)
 
 
@@ -365,7 +368,8 @@ def tell_overdue() -> None:
     said = {"start": "not started", "done": "not done"}
     for run, told, (rule, minutes) in _to_tell(found):
         what = f"is {said[rule]} {minutes:,} min after it was asked for"
-        _tell_of_run(run, told, kind=Kind.LATE, event=f"run {run.pk} late {rule}", what=what)
+        with alone(event := f"run {run.pk} late {rule}"):
+            _tell_of_run(run, told, kind=Kind.LATE, event=event, what=what)
 
 
 def tell_slow() -> None:
@@ -408,7 +412,8 @@ def tell_slow() -> None:
             f"runs for longer than {SLOW_TIMES:g} times {lasted(usual)}, within which nine in ten "
             "of its last successful runs were done"
         )
-        _tell_of_run(run, told, kind=Kind.SLOW, event=f"run {run.pk} slow", what=what)
+        with alone(event := f"run {run.pk} slow"):
+            _tell_of_run(run, told, kind=Kind.SLOW, event=event, what=what)
 
 
 def _to_tell(
@@ -427,7 +432,6 @@ def _to_tell(
             yield runs[run_id], told[workflow_id], tuple(rest)
 
 
-@transaction.atomic
 def _tell_of_run(run: Run, addresses: list[str], *, kind: Kind, event: str, what: str) -> None:
     assert run.workflow is not None  # noqa: S101 -- watches are of workflows
     word = "Slow" if kind is Kind.SLOW else "Late"

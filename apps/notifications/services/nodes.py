@@ -33,6 +33,7 @@ from apps.notifications.letters import (
 from apps.notifications.models import Kind, Look, NodeSubscription, Tells
 from apps.notifications.services.channels import check_channels
 from apps.notifications.services.incidents import line_in_log
+from apps.notifications.services.one_by_one import alone
 from apps.notifications.services.outbox import post
 from apps.runs.models import Attempt, NodeRun
 from apps.workflows.models import Workflow
@@ -168,10 +169,8 @@ def _tell_since(oldest: datetime) -> None:
     since = look_from("nodes", oldest)
     if since is None:
         return
-    news = _events(since)
-    if len(news) < BATCH:
-        looked("nodes")
-    news += _slow()
+    events = _events(since)
+    news = [*events, *_slow()]
     nodes = NodeRun.objects.select_related("run__workspace", "run__workflow").in_bulk(
         {each.node_run for each in news}
     )
@@ -179,18 +178,24 @@ def _tell_since(oldest: datetime) -> None:
         (each.node_run_id, each.number): each
         for each in Attempt.objects.filter(node_run__in=nodes).defer("values")
     }
-    for each in news:
-        if (node := nodes.get(each.node_run)) is None:
-            continue  # its run was forgotten meanwhile
-        attempt = attempts.get((node.pk, each.attempt or 0))
-        post(
-            node.run.workspace,
-            _letter(each, node, attempt),
-            each.addresses,
-            kind=Kind.NODE,
-            event=each.event,
-            workflow_id=node.run.workflow_id,
-        )
+    told = 0
+    # Those whose runs are there still. By workflow, as every look: see `outbox.post`.
+    there = [(nodes[each.node_run], each) for each in news if each.node_run in nodes]
+    for node, each in sorted(there, key=lambda pair: pair[0].run.workflow_id or 0):
+        with alone(each.event):
+            post(
+                node.run.workspace,
+                _letter(each, node, attempts.get((node.pk, each.attempt or 0))),
+                each.addresses,
+                kind=Kind.NODE,
+                event=each.event,
+                workflow_id=node.run.workflow_id,
+            )
+            told += 1
+    if len(events) < BATCH:
+        looked("nodes")
+    elif not told:  # a batch that cannot be told must not come again and again
+        Look.objects.filter(name="nodes").update(at=events[-1].at + MARGIN)
 
 
 def look_from(name: str, oldest: datetime) -> datetime | None:

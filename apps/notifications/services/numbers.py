@@ -13,6 +13,7 @@ from django.db.models import Min
 from apps.notifications.letters import Notice, letter_of, local, path_of_attempt, path_of_run
 from apps.notifications.models import Kind, ValueCheck
 from apps.notifications.services.nodes import BATCH, look_from, looked
+from apps.notifications.services.one_by_one import alone
 from apps.notifications.services.outbox import post
 from apps.notifications.services.subscriptions import addresses_of_all
 from apps.runs.models import Attempt
@@ -81,9 +82,11 @@ def _tell_since(oldest: datetime) -> None:
     attempts = Attempt.objects.select_related("node_run__run").in_bulk(
         {attempt_id for _, attempt_id, _ in told[:BATCH]}
     )
-    for check, attempt_id, text in told[:BATCH]:
+    # By workflow, as every look: see `outbox.post`.
+    for check, attempt_id, text in sorted(told[:BATCH], key=lambda each: each[0].workflow_id):
         if attempt_id in attempts:  # else its run was forgotten meanwhile
-            _tell(check, attempts[attempt_id], text, addresses[check.workflow_id])
+            with alone(f"value {check.pk} {attempt_id}"):
+                _tell(check, attempts[attempt_id], text, addresses[check.workflow_id])
 
 
 def _is_told(check: ValueCheck, text: str | None) -> bool:
@@ -95,6 +98,8 @@ def _number(text: str | None) -> float | None:
     try:
         number = float(text or "")
     except ValueError:
+        return None
+    if text and "_" in text:  # Python's own way to write a number, and nobody else's
         return None
     return number if math.isfinite(number) else None
 

@@ -26,6 +26,7 @@ from apps.notifications.doorbell import ring_after_commit
 from apps.notifications.letters import Letter, letter_digest, letter_test, message_of
 from apps.notifications.models import Delivery, DeliveryStatus, Incident, Kind, Silence
 from apps.notifications.services.channels import expand, tell
+from apps.notifications.services.one_by_one import alone
 from apps.notifications.services.silences import standing_of
 from apps.notifications.smtp import can_mail, connected
 from apps.notifications.verdicts import Deferred, Refused, Unreachable
@@ -75,8 +76,12 @@ def post(
     is_silenced = silences.exists()
     if not is_silenced:
         ring_after_commit()
-    elif not Delivery.objects.filter(event=event).exists():  # else it was counted before
-        silences.update(silenced=F("silenced") + 1)
+    else:
+        # One after the other, so that who looks at the same time counts it once. Who tells of
+        # several workflows in one transaction goes by their ids.
+        list(silences.select_for_update(no_key=True).values_list("pk"))
+        if not Delivery.objects.filter(event=event).exists():
+            silences.update(silenced=F("silenced") + 1)
     status = DeliveryStatus.SILENCED if is_silenced else DeliveryStatus.WAITING
     why = "the workflow was silenced" if is_silenced else ""
     _write(
@@ -275,7 +280,7 @@ def make_digests() -> None:
     held = Delivery.objects.filter(status=DeliveryStatus.HELD)
     groups = held.values("address", "workspace").annotate(first=Min("held_at"))
     for group in list(groups.filter(first__lte=Now() - DIGEST_AFTER)):
-        with transaction.atomic():
+        with alone(f"what was held back from {group['address']}"):
             _digest(group["address"], Workspace.objects.get(pk=group["workspace"]))
 
 

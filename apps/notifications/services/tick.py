@@ -31,8 +31,7 @@ def tick() -> None:
     Leaves out what is under way in this process: a mail server or a receiver that does not
     answer must take up no more than one thread, and hold up nothing else.
     """
-    parts = (recover, end_silences, *map(_aside, LOOKS), make_digests, deliver)
-    _unless_under_way(_mails, *parts)
+    _unless_under_way(_mails, recover, end_silences, *LOOKS, make_digests, deliver)
     _unless_under_way(_channels, deliver_to_channels)
 
 
@@ -40,21 +39,18 @@ def tick() -> None:
 LOOKS = (tell_ends, tell_nodes, tell_late, tell_overdue, tell_slow, tell_numbers)
 
 
-def _aside(look: Callable[[], None]) -> Callable[[], None]:
-    def guarded() -> None:
-        try:
-            look()
-        except Exception:  # one look that fails keeps no other and no mail back
-            log.exception("%s did not come to its end; it is tried again", look.__name__)
-
-    return guarded
+def _aside(part: Callable[[], object]) -> None:
+    try:
+        part()
+    except Exception:  # one part that fails keeps no other and no mail back
+        log.exception("%s did not come to its end; it is tried again", part)
 
 
 def _unless_under_way(lock: threading.Lock, *parts: Callable[[], object]) -> None:
     if lock.acquire(blocking=False):
         try:
             for part in parts:
-                part()
+                _aside(part)
         finally:
             lock.release()
 
