@@ -326,7 +326,12 @@ def test_backfill_of_300_cycles_delays_others_by_one_nodes_end(at_once):
 
     print(f"starts before a single node: {waits}")
     assert max(waits) <= 1
-    assert counts_of([backfill])[backfill.pk].to_come + at_once <= 300
+    found = counts_of([backfill])[backfill.pk]
+    # Four in line behind those at once, as far as there are so many, or one less before the next
+    # two are made.
+    left = 300 - found.succeeded
+    open_ = found.waiting + found.running
+    assert min(at_once + 3, left) <= open_ <= min(at_once + 4, left)
 
 
 @pytestmark_of_queues
