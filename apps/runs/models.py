@@ -193,6 +193,12 @@ class Run(models.Model):
             models.Index(fields=["workspace", "-id"], name="run_by_workspace"),
             models.Index(fields=["workflow", "-id"], name="run_by_workflow"),
             models.Index(fields=["job", "-id"], name="run_by_job", condition=Q(job__isnull=False)),
+            # How do these cycles of a workflow stand?
+            models.Index(
+                fields=["workflow", "cycle"],
+                name="run_by_cycle",
+                condition=Q(workflow__isnull=False),
+            ),
             # Their filters. Without these a state or trigger that is rare reads every run.
             models.Index(fields=["workspace", "state", "-id"], name="run_by_state"),
             models.Index(fields=["workspace", "trigger", "-id"], name="run_by_trigger"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 from datetime import datetime, time, timedelta
 from uuid import uuid4
 from zoneinfo import ZoneInfo
@@ -216,6 +217,21 @@ def test_another_run_of_the_cycle_counts_and_a_debug_run_does_not():
     look(following + minutes(61))
 
     assert len(told()) == 1
+
+
+def test_a_run_of_the_cycle_counts_however_many_came_after_it():
+    version = daily()
+    set_watch(version.workflow, Watched(done_within_minutes=60))
+    [run] = launch(version, cycles=[DUE], trigger=Trigger.MANUAL, by=None)
+    end()
+    newer = [copy(run) for _ in range(500)]
+    for n, each in enumerate(newer):
+        each.pk, each.cycle = None, DUE - timedelta(days=400, hours=n)
+    Run.objects.bulk_create(newer)
+
+    look(DUE + minutes(61))
+
+    assert told() == []
 
 
 def test_nobody_is_told_where_the_schedule_is_off_or_the_workflow_deleted():

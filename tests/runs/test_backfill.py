@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from django.db import connection, transaction
 
 from apps.core.errors import Conflict, Invalid, NotFound
 from apps.engine.backfill import Counts, Order, Standing, Which
@@ -34,6 +36,7 @@ from apps.runs.services.pause import pause_run, resume_run
 from apps.runs.services.prune import prune
 from apps.runs.services.rerun import failed_scope, rerun_failed, rerun_nodes, to_repeat
 from apps.runs.services.success import set_success
+from apps.runs.shown import Stand, cycles_stand
 from apps.runs.waiting import waiting_of
 from apps.workflows.models import Workflow
 from apps.workflows.services.drafting import delete_workflow, edit_workflow
@@ -448,6 +451,34 @@ def test_where_a_cycle_cannot_be_launched_it_pauses_and_says_why():
     resume_backfill(backfill, user=None)
     assert work() == [3, 4, 5, 6, 7, 8]
     assert counts(backfill) == Counts(7, succeeded=7)
+
+
+def test_how_a_few_cycles_stand_costs_as_much_after_many_runs_of_others():
+    workflow = flow()
+    plan = plan_backfill(workflow, WEEK, clock=clock)
+    cycles = [each.cycle for each in plan.cycles]
+    [run] = launch(workflow.published, cycles=cycles[:1], trigger=Trigger.API, by=None)
+    old = [copy(run) for _ in range(3000)]
+    for n, each in enumerate(old):
+        each.pk, each.cycle = None, cycles[0] - timedelta(hours=n + 1)
+    Run.objects.bulk_create(old)
+
+    def rows_read() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables "
+                "WHERE relname = 'runs_run'"
+            )
+            return cursor.fetchone()[0]
+
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE runs_run")
+    with transaction.atomic():
+        before = rows_read()
+        assert cycles_stand(workflow, cycles) == {cycles[0]: Stand("pending", run.pk)}
+        assert rows_read() - before == 1
+        plan_backfill(workflow, replace(WEEK, which=Which.MISSING), clock=clock)
+        assert rows_read() - before == 2
 
 
 def test_workflow_is_not_deleted_before_its_backfills_are_over():

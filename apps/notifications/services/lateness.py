@@ -216,11 +216,7 @@ def _recorded(windows: Sequence[_Window]) -> dict[int, list[datetime]]:
 
 
 def _stands(deadlines: Sequence[_Deadline]) -> dict[tuple[int, datetime], list[_Point]]:
-    """How these cycles stand: the scheduled run, and others of the same cycle. One statement.
-
-    Others are looked for among the newest 500 runs of the workflow, so that a long history costs
-    nothing.
-    """
+    """How these cycles stand: the scheduled run, and others of the same cycle. One statement."""
     asked = sorted({(each.workflow.pk, each.cycle) for each in deadlines})
     found: dict[tuple[int, datetime], list[_Point]] = {each: [] for each in asked}
     if not asked:
@@ -240,10 +236,8 @@ def _stands(deadlines: Sequence[_Deadline]) -> dict[tuple[int, datetime], list[_
              UNION ALL
             SELECT asked.workflow, asked.cycle, r.id, r.state, r.started_at, r.ended_at, ''
               FROM asked
-             CROSS JOIN LATERAL (
-                   SELECT * FROM runs_run WHERE workflow_id = asked.workflow
-                    ORDER BY id DESC LIMIT 500) r
-             WHERE r.cycle = asked.cycle AND r.trigger NOT IN ('schedule', 'debug')
+              JOIN runs_run r ON r.workflow_id = asked.workflow AND r.cycle = asked.cycle
+             WHERE r.trigger NOT IN ('schedule', 'debug')
                AND NOT EXISTS (SELECT FROM runs_backfillcycle c
                                  JOIN runs_backfill b ON b.id = c.backfill_id
                                 WHERE c.run_id = r.id AND b.node <> '')

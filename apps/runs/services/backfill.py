@@ -390,7 +390,8 @@ def _chosen(workflow: Workflow, asked: Asked, cycles: list[datetime]) -> list[da
 def _results(
     workflow: Workflow, asked: Asked, first: datetime, last: datetime
 ) -> Iterator[tuple[datetime, str]]:
-    """Cycle and state of each run that says whether a cycle was run, the newest last.
+    """Cycle and state of each run that says whether a cycle was run, by cycle, the newest
+    of each last.
 
     Not those of drafts, and not those of a part of the nodes, unless a backfill made them of the
     same part. Two queries.
@@ -406,7 +407,8 @@ def _results(
     runs = runs.exclude(trigger=Trigger.DEBUG).annotate(
         is_same=Case(When(same, then=True), default=False)
     )
-    rows = runs.order_by("pk").values_list("cycle", "state", "version", "total", "is_same")
+    # Not by id alone: the list by id of all runs would be walked through for it.
+    rows = runs.order_by("cycle", "pk").values_list("cycle", "state", "version", "total", "is_same")
     for cycle, state, version, total, is_same in rows.iterator():
         if is_same or total >= size_of[version]:
             yield cycle, state
