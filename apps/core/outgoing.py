@@ -19,13 +19,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
 
 from apps.core.reach import may_reach
 
-#: What a request may take, from the connection to the answer.
+#: What a request may take, from the name to the answer.
 SECONDS = 10.0
 MAX_URL = 2_000
 _PORTS = {"http": 80, "https": 443}
@@ -176,14 +178,10 @@ def _connected(target: Target, until: float) -> Iterator[tuple[socket.socket, Ca
 
 def _connect(target: Target, until: float) -> socket.socket:
     """To an address that the name leads to and that may be reached, as it was found."""
-    try:
-        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise NotReached(f"{target.host} was not found: {_said(error)}") from error
     internal = settings.INTERNAL_RECEIVERS
     ways = [
         (family, kind, protocol, address)
-        for family, kind, protocol, _, address in found
+        for family, kind, protocol, _, address in _found(target, until)
         if may_reach(str(address[0]), internal, name=target.host)
     ]
     if not ways:
@@ -204,6 +202,32 @@ def _connect(target: Target, until: float) -> socket.socket:
         else:
             return sock
     raise NotReached(f"{target.place} does not answer: {_said(why)}") from why
+
+
+def _found(target: Target, until: float) -> list[Any]:
+    """What the name leads to, as getaddrinfo has it.
+
+    It is asked in a thread of its own, which is left behind when the time is up: a name server
+    that does not answer keeps getaddrinfo for as long as this machine's resolver is patient.
+    """
+    answers: SimpleQueue[list[Any] | Exception] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True, name="resolver").start()
+    try:
+        found = answers.get(timeout=max(until - time.monotonic(), 0))
+    except Empty:
+        raise NotReached(f"{target.host} was not found: it took too long") from None
+    if isinstance(found, (OSError, UnicodeError)):
+        raise NotReached(f"{target.host} was not found: {_said(found)}") from found
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def _why_not(host: str) -> str:

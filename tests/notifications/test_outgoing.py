@@ -98,6 +98,24 @@ def test_a_server_that_drips_is_cut_off(receiver):
     assert time.monotonic() - begun < 3
 
 
+def test_a_name_server_that_does_not_answer_is_not_waited_for(monkeypatch):
+    answered = threading.Event()
+
+    def getaddrinfo(*_: object, **__: object) -> list[object]:
+        answered.wait(20)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    started = time.monotonic()
+
+    with pytest.raises(NotReached, match=r"hooks\.example\.com was not found: it took too long"):
+        call("POST", "http://hooks.example.com/", seconds=0.3)
+    took = time.monotonic() - started
+    answered.set()
+
+    assert 0.3 <= took < 10
+
+
 def test_nobody_listens(receiver, settings):
     with socket.create_server(("127.0.0.2", 0)) as free:
         port = free.getsockname()[1]
