@@ -499,6 +499,30 @@ def test_what_is_over_the_hours_limit_comes_in_one_digest(server, settings):
     assert len(server.got) == 4  # one digest an hour
 
 
+def test_no_workspace_and_no_test_message_uses_up_what_a_failure_may_send(server, settings):
+    settings.MAIL_PER_HOUR = 2
+    other = workspace("other")
+    for place in (other, workspace()):
+        for n in range(3):
+            event = f"test {place.name} {n}"
+            post(place, letter_test(place.name, "m"), [MAYA], kind=Kind.TEST, event=event)
+    for n in range(3):
+        letter = letter_test("other", "m")
+        post(other, letter, [MAYA], kind=Kind.OPENED, event=f"incident {n} opened")
+    run_through(watched(), FAILED)
+
+    tick()
+
+    sent = Delivery.objects.filter(status="sent").values_list("workspace__name", "kind")
+    assert sorted(sent) == [
+        ("default", "opened"),
+        *[("default", "test")] * 2,
+        *[("other", "opened")] * 2,
+        *[("other", "test")] * 2,
+    ]
+    assert Delivery.objects.filter(status="held").count() == 3
+
+
 def test_a_thousand_failures_at_once_are_the_limit_and_a_digest(server):
     letter = letter_test("default", "maya")
     for n in range(1000):

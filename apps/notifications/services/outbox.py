@@ -3,8 +3,8 @@
     post(incident.workspace, letter, ["maya@example.com", "channel:ops"], …)   # with its event
     deliver(), deliver_to_channels()                              # what is due; a tick's
 
-A message that cannot be sent waits, each time longer; to one address or channel so many are sent
-within an hour, and the rest comes in a digest. All on the database's clock.
+A message that cannot be sent waits, each time longer; of one workspace to one address or channel
+so many are sent within an hour, and the rest comes in a digest. All on the database's clock.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def _claim(whose: Q) -> Delivery | None:
             if row.tries == 0 and row.kind != Kind.DIGEST and not _has_room(row):
                 # All of them, since none has room; but for those that others have in hand, who
                 # wait for the lock of the address, and will find the same.
-                theirs = rows.filter(_of_one_recipient(row), tries=0).exclude(kind=Kind.DIGEST)
+                theirs = rows.filter(_of_one_count(row), tries=0).exclude(kind=Kind.DIGEST)
                 full = list(theirs.order_by("pk").values_list("pk", flat=True))
                 Delivery.objects.filter(pk__in=full).update(
                     status=DeliveryStatus.HELD, held_at=Now()
@@ -235,21 +235,23 @@ def _claim(whose: Q) -> Delivery | None:
             return row
 
 
-def _of_one_recipient(row: Delivery) -> Q:
-    """What goes to the same: an address is one everywhere, a channel's name in its workspace."""
-    same = Q(address=row.address)
-    return same & Q(workspace=row.workspace_id) if channel_in(row.address) else same
+def _of_one_count(row: Delivery) -> Q:
+    """What is counted with it: of its workspace to its recipient, tests apart. So nobody can use
+    up what another workspace, or a failure, may send."""
+    same = Q(address=row.address, workspace=row.workspace_id)
+    is_test = Q(kind=Kind.TEST)
+    return same & (is_test if row.kind == Kind.TEST else ~is_test)
 
 
 def _has_room(row: Delivery) -> bool:
     """Whether its recipient may get one more within this hour; exact, as long as the caller's
     transaction lasts."""
-    whose = f" of {row.workspace_id}" if channel_in(row.address) else ""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT pg_advisory_xact_lock(hashtext(%s))", [f"mail to {row.address}{whose}"]
+            "SELECT pg_advisory_xact_lock(hashtext(%s))",
+            [f"mail to {row.address} of {row.workspace_id}"],
         )
-    tried = Delivery.objects.filter(_of_one_recipient(row), tried_at__gt=Now() - _HOUR)
+    tried = Delivery.objects.filter(_of_one_count(row), tried_at__gt=Now() - _HOUR)
     return tried.exclude(kind=Kind.DIGEST).count() < settings.MAIL_PER_HOUR
 
 
