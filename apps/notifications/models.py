@@ -456,6 +456,9 @@ class Delivery(models.Model):
         ]
         indexes = [
             models.Index(fields=["workspace", "-id"], name="delivery_by_workspace"),
+            # The filters of the list.
+            models.Index(fields=["workspace", "status", "-id"], name="delivery_by_status"),
+            models.Index(fields=["workspace", "address", "-id"], name="delivery_by_address"),
             # What is to be sent now?
             models.Index(fields=["due_at"], name="delivery_due", condition=Q(status="waiting")),
             # What waits for a digest?

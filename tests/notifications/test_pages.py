@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.db import connection
 
 from apps.engine.roles import Role
 from apps.notifications.models import Delivery, DeliveryStatus, Incident
@@ -191,6 +192,27 @@ def test_rest_lists_deliveries_by_what_has_become_of_them():
     whole = caller.get(f"{here}/{first.pk}").json()
     assert (whole["why"], "maya sent this" in whole["text"]) == ("550 no such user", True)
     assert (whole["message_id"], "html" in whole) == (first.message_id, False)
+
+
+def test_the_filters_of_a_long_list_have_an_index_each():
+    row = mail()
+    Delivery.objects.bulk_create(
+        Delivery(
+            workspace_id=row.workspace_id,
+            kind="opened",
+            event=f"incident {n} opened",
+            address=f"a{n % 3}@example.com",
+            message_id=f"<{n}@example.com>",
+            status="sent",
+        )
+        for n in range(10_000)
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE notifications_delivery")
+    newest = Delivery.objects.filter(workspace=row.workspace_id).order_by("-pk")
+
+    assert "delivery_by_status" in newest.filter(status="failed")[:51].explain()
+    assert "delivery_by_address" in newest.filter(address="li@example.com")[:51].explain()
 
 
 @pytest.mark.parametrize("n", [1, 3])
