@@ -316,8 +316,9 @@ class ChannelSetSerializer(Strict):
         "as it is.",
     )
     default = Flag(
-        default=False,
-        help_text="Whether it is told of workflows that name nobody; there is one such channel.",
+        required=False,
+        help_text="Whether it is told of workflows that name nobody; there is one such channel. "
+        "Left out, it stays as it is.",
     )
 
 
@@ -393,7 +394,7 @@ class ChannelEndpoint(ChannelEndpoints):
             addresses=",".join(body.get("addresses", [])),
             url=body.get("url", ""),
             secret=body.get("secret", ""),
-            is_default=body["default"],
+            is_default=body.get("default"),
             user=request.user,
         )
         return Response(ChannelSerializer(self.channel(channel)).data)
@@ -405,7 +406,7 @@ class ChannelEndpoint(ChannelEndpoints):
         answers={204: None},
     )
     def delete(self, request: Request, workspace: str, channel: str) -> Response:
-        """Refused with 409 while a workflow names it."""
+        """Refused with 409 while a workflow, a node, a rule or a backfill names it."""
         delete_channel(self.channel(channel))
         return Response(status=204)
 

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from typing import Any
+from urllib.parse import unquote, unquote_plus
 
 from django.conf import settings
 
@@ -95,7 +96,13 @@ def _ask(url: str, title: str | None, body: str, kind: str) -> dict[str, Any]:
 
 
 def _without_tokens(said: str, url: str) -> str:
-    for part in set(re.split(r"[/:@?&=,+]+", url)):
-        if len(part) >= 6 and "." not in part:
+    """As they stand in the URL and as they are meant; the host alone may be named."""
+    rest = url.partition("://")[2]
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2].partition(":")[0]
+    shown = {host} if "." in host else set()
+    written = set(re.split(r"[/:@?&=,+#]+", rest))
+    parts = written | {unquote(part) for part in written} | {unquote_plus(part) for part in written}
+    for part in sorted(parts - shown, key=len, reverse=True):  # one may stand within another
+        if len(part) >= 6:
             said = said.replace(part, "***")
     return said.rstrip(".")

@@ -7,14 +7,19 @@ import hashlib
 import hmac
 import json
 import re
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import date, timedelta
+from urllib.parse import unquote, unquote_plus
 
 import pytest
+from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
 from apps.core.errors import Conflict, Invalid
 from apps.engine.roles import Role
+from apps.notifications import apprise_url
 from apps.notifications.letters import letter_test
 from apps.notifications.models import Channel, Delivery, Kind, Tells
 from apps.notifications.services import outbox
@@ -29,6 +34,8 @@ from apps.notifications.services.outbox import post
 from apps.notifications.services.rules import change_rule, make_rule, read_match, remove_rule
 from apps.notifications.services.subscriptions import addresses_of, subscribe
 from apps.notifications.services.tick import tick
+from apps.runs.services.backfill import Asked, cancel_backfill, create_backfill
+from apps.workflows.models import Workflow
 from apps.workflows.services.drafting import delete_workflow
 from apps.workspaces.secrets import seal
 from tests.api import program
@@ -45,6 +52,7 @@ from tests.notifications.test_notifications import (
     watched,
 )
 from tests.people import member
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db
 
@@ -492,6 +500,63 @@ def test_a_channel_that_is_named_is_not_deleted(receiver):
     )
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_channel_that_a_backfill_tells_is_not_deleted_before_its_end(receiver):
+    row = webhook(receiver.url)
+    schedule = {"kind": "days", "time": "02:00", "started_at": "2026-01-01T00:00:00Z"}
+    flow = published("load", schedule=schedule).workflow
+    asked = Asked(first_date=date(2026, 3, 1), last_date=date(2026, 3, 2))
+    flow = Workflow.objects.select_related("workspace", "published").get(pk=flow.pk)
+    made = create_backfill(flow, asked, user=None, addresses=["channel:ops"])
+
+    with pytest.raises(Conflict, match=f"^backfill {made.pk} tells channel ops; wait for its end"):
+        delete_channel(row)
+    cancel_backfill(made, user=None, stop_running=True)
+    tick()
+    delete_channel(row)
+
+    assert len(receiver.got) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_channel_that_is_being_named_is_not_deleted_meanwhile(receiver):
+    row, flow = webhook(receiver.url), published("load").workflow
+
+    def delete() -> None:
+        with closing(connection):
+            delete_channel(row)
+
+    def is_waiting() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+            return cursor.fetchone()[0]
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            subscribe(flow, ["channel:ops"])
+            other = pool.submit(delete)
+            until(lambda: other.done() or is_waiting())
+        with pytest.raises(Conflict, match="of flow; name another"):
+            other.result()
+
+    assert Channel.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "slack://first%2Dcanary/second.canary/canarythird+canaryfourth",
+        "json://first-canary@hooks.example.com/second.canary/?third=third%20canary",
+        "slack://first-canary/second%2Ecanary/third%20canary",
+    ],
+)
+def test_no_spelling_of_a_token_is_in_what_is_said(url):
+    for said in (url, unquote(url), unquote_plus(url)):
+        kept = apprise_url._without_tokens(f"{said} of hooks.example.com failed, error=403", url)
+        assert "canary" not in kept
+        assert kept.endswith(" of hooks.example.com failed, error=403")
+
+
 def test_a_channel_is_changed_and_keeps_what_is_not_given(receiver):
     webhook(f"{receiver.url}/old")
     set_channel(workspace(), "ops", kind="webhook", url=f"{receiver.url}/new", user=None)
@@ -625,6 +690,12 @@ def test_rest_sets_a_channel_and_gives_neither_url_nor_secret_back(receiver):
     listed = owner.get("channels")
     assert (shown.json()["address"], shown.json()["default"]) == (f"{receiver.url}/…", False)
     assert [each["name"] for each in listed.json()["items"]] == ["ops"]
+    for given, default in (({"default": True}, True), ({}, True), ({"default": False}, False)):
+        set_to = owner.put("channels/ops", {"kind": "webhook", **given})
+        assert (set_to.json()["default"], set_to.json()["address"]) == (
+            default,
+            f"{receiver.url}/…",
+        )
     everything = made.content + shown.content + listed.content
     assert b"canary" not in everything
     assert SECRET.encode() not in everything

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
@@ -29,6 +29,7 @@ from apps.notifications.models import (
     Subscription,
 )
 from apps.notifications.verdicts import Deferred, Refused
+from apps.runs.models import Backfill
 from apps.workspaces.models import User, Workspace
 from apps.workspaces.secrets import Unreadable, seal, unseal
 
@@ -79,12 +80,19 @@ def expand(workspace_id: int, addresses: Sequence[str]) -> list[str]:
 
 
 def check_channels(workspace_id: int, addresses: Sequence[str], field: str = "addresses") -> None:
-    """Raise Invalid for each channel that there is none of."""
+    """Raise Invalid for each channel that there is none of. Those that there are stay until the
+    end of the caller's transaction, in which they are to be named."""
     names = [name for each in addresses if (name := channel_in(each))]
     if not names:
         return
-    rows = Channel.objects.filter(workspace=workspace_id, name__in=names)
-    missing = sorted(set(names) - set(rows.values_list("name", flat=True)))
+    with connection.cursor() as cursor:
+        # Of the caller's transaction: until its end none of them is deleted.
+        cursor.execute(
+            "SELECT name FROM notifications_channel WHERE workspace_id = %s AND name = ANY (%s)"
+            " ORDER BY id FOR KEY SHARE",
+            [workspace_id, names],
+        )
+        missing = sorted(set(names) - {name for (name,) in cursor.fetchall()})
     if missing:
         raise Invalid(
             [
@@ -105,13 +113,14 @@ def set_channel(
     addresses: str = "",
     url: str = "",
     secret: str = "",
-    is_default: bool = False,
+    is_default: bool | None = None,
     user: User | None,
 ) -> Channel:
     """Make a channel or change it. What is to be sent from now on takes the new way.
 
     `addresses`: of a mail channel. An empty `url` or `secret` leaves what is there, as long as the
-    kind stays. Of the default channel there is one: it was another before.
+    kind stays. `is_default`: None leaves it as it is. Of the default channel there is one: it was
+    another before.
 
     Raises Invalid with every fault.
     """
@@ -138,7 +147,9 @@ def set_channel(
             raise Invalid(faults)
         if is_default:
             channels.exclude(name=name).update(is_default=False)
-        said = {"kind": kind, "is_default": is_default, "changed_by": user, "changed_at": Now()}
+        said: dict[str, object] = {"kind": kind, "changed_by": user, "changed_at": Now()}
+        if is_default is not None:
+            said["is_default"] = is_default
         row, _ = Channel.objects.update_or_create(
             workspace=workspace, name=name, defaults={**values, **said}
         )
@@ -186,9 +197,13 @@ def _ways(
     return values, faults
 
 
+@transaction.atomic
 def delete_channel(channel: Channel) -> None:
-    """What still waits for it is given up. Raises Conflict while a workflow, a node or a rule
-    names it."""
+    """What still waits for it is given up. Raises Conflict while a workflow, a node, a rule or a
+    backfill that is not over names it."""
+    # Whoever names it now, in a transaction that has not ended, is waited for.
+    if not Channel.objects.select_for_update(of=("self",)).filter(pk=channel.pk).exists():
+        return
     named = Subscription.objects.filter(
         workflow__workspace=channel.workspace_id,
         workflow__deleted_at=None,
@@ -208,6 +223,16 @@ def delete_channel(channel: Channel) -> None:
         raise Conflict(
             f"node {node.node} of {node.workflow.name} tells channel {channel.name}; name another "
             "there first"
+        )
+    backfills = Backfill.objects.filter(
+        workspace=channel.workspace_id,
+        ended_at=None,
+        addresses__contains=[f"{CHANNEL}{channel.name}"],
+    ).order_by("pk")
+    if (backfill := backfills.first()) is not None:
+        raise Conflict(
+            f"backfill {backfill.pk} tells channel {channel.name}; wait for its end or cancel it "
+            "first"
         )
     flows = list(named.values_list("workflow__name", flat=True)[:4])
     if flows:

@@ -57,14 +57,15 @@ def make_rule(
     workspace: Workspace, match: Match, addresses: Sequence[str], *, user: User | None
 ) -> Rule:
     """Raises Invalid with every fault, Conflict where there are MAX_RULES."""
-    kept = _told(workspace.pk, addresses)
-    # One after the other, so that the count holds.
+    # One after the other, so that the count holds; before the channels, as who changes one.
     Workspace.objects.select_for_update(no_key=True).get(pk=workspace.pk)
+    kept = _told(workspace.pk, addresses)
     if Rule.objects.filter(workspace=workspace).count() >= MAX_RULES:
         raise Conflict(f"there are {MAX_RULES} rules already; remove one, or add to one")
     return Rule.objects.create(workspace=workspace, addresses=kept, changed_by=user, **vars(match))
 
 
+@transaction.atomic
 def change_rule(rule: Rule, match: Match, addresses: Sequence[str], *, user: User | None) -> None:
     """All of it in place of what it said. Raises Invalid with every fault, NotFound."""
     columns = {**vars(match), "addresses": _told(rule.workspace_id, addresses), "changed_by": user}
