@@ -101,6 +101,27 @@ def test_without_addresses_of_its_own_those_of_the_workflow_are_told(server):
     ]
 
 
+def test_who_is_named_after_the_first_failed_cycle_hears_of_the_next_as_what_it_is(server):
+    workflow = flow()
+    subscribe(workflow, [])
+    backfill(workflow, last=4)
+    queue = workspace().queues.get(name="root_queue").pk
+    while Run.objects.filter(state="failed").count() < 2:
+        if Run.objects.filter(state="failed").exists():
+            subscribe(workflow, [MAYA])
+        mine = claim(queue, "worker@here:1", uuid4())
+        ended = finish(mine, FAILED, worker="worker@here:1", request=uuid4(), take=False)
+        tell_of(mine.run_id)
+        if ended.run_ended:
+            run_ended(mine.run_id)
+        tick()
+
+    [(_, mail)] = server.got
+    assert mail["Subject"] == "Failed: backfill of flow, cycle 2026-03-03 02:00 [default]"
+    assert "A cycle of it has failed. You hear" in said_by(mail)
+    assert "first" not in said_by(mail)
+
+
 def test_one_that_was_cancelled_says_by_whom(server):
     made = backfill(flow(), addresses=[OWNER])
 

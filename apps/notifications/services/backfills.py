@@ -41,12 +41,13 @@ def backfill_of(run: Run) -> Backfill | None:
 
 
 def tell_failed_cycle(backfill: Backfill, run: Run, failure: Incident) -> None:
-    """Tell of the first cycle that failed; of a later one nothing is told.
+    """Tell of a cycle that failed, once: the first, or where that told nobody, the first that does.
 
     `failure` is in no table: what failed first in the run.
     """
     event = _first_failure(backfill)
-    if Delivery.objects.filter(event=event).exists():
+    addresses = backfill.addresses or addresses_of(backfill.workflow)
+    if not addresses or Delivery.objects.filter(event=event).exists():
         return
     # One after the other: two cycles may fail at once.
     Backfill.objects.select_for_update(no_key=True).get(pk=backfill.pk)
@@ -55,7 +56,7 @@ def tell_failed_cycle(backfill: Backfill, run: Run, failure: Incident) -> None:
     post(
         backfill.workspace,
         _letter_failed(backfill, run, failure),
-        backfill.addresses or addresses_of(backfill.workflow),
+        addresses,
         kind=Kind.BACKFILL,
         event=event,
         workflow_id=backfill.workflow_id,
@@ -109,7 +110,7 @@ def _letter_failed(backfill: Backfill, run: Run, failure: Incident) -> Letter:
         word="Failed",
         tone="bad",
         title=f"Backfill {backfill.pk} of {run.name}",
-        said="Its first cycle has failed. You hear of it again when the backfill is over, whatever "
+        said="A cycle of it has failed. You hear of it again when the backfill is over, whatever "
         "else of it fails.",
         facts=[
             ("Cycle", f"{local(run.cycle, run.zone)} {run.zone}"),
