@@ -43,7 +43,7 @@ def _aside(part: Callable[[], object]) -> None:
     try:
         part()
     except Exception:  # one part that fails keeps no other and no mail back
-        log.exception("%s did not come to its end; it is tried again", part)
+        log.exception("%s did not come to its end; it is tried again", part.__name__)
 
 
 def _unless_under_way(lock: threading.Lock, *parts: Callable[[], object]) -> None:
