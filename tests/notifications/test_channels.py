@@ -514,6 +514,7 @@ def test_a_channel_that_a_backfill_tells_is_not_deleted_before_its_end(receiver)
     cancel_backfill(made, user=None, stop_running=True)
     tick()
     delete_channel(row)
+    delete_channel(row)  # somebody else was first
 
     assert len(receiver.got) == 1
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.urls import reverse
@@ -31,6 +31,7 @@ from apps.notifications.models import Delivery, Incident, Kind, Silence
 from apps.notifications.services import incidents, outbox
 from apps.notifications.services import tick as look
 from apps.notifications.services.incidents import acknowledge, note_failure
+from apps.notifications.services.one_by_one import alone
 from apps.notifications.services.outbox import deliver, post
 from apps.notifications.services.silences import silence
 from apps.notifications.services.subscriptions import addresses_of, subscribe
@@ -432,6 +433,11 @@ def test_a_digest_or_a_silences_end_that_cannot_be_told_holds_up_no_other(server
         (MAYA, "1 more notifications [default]"),
         (MAYA, "Still failing: second at load [default]"),
     ]
+
+
+def test_a_database_that_is_away_is_no_message_that_cannot_be_told():
+    with pytest.raises(OperationalError), alone("it"):
+        raise OperationalError("the connection is lost")
 
 
 def test_a_tick_does_not_wait_for_one_that_is_under_way(server):
