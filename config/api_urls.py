@@ -6,7 +6,8 @@ from django.urls import include, path, re_path
 
 from apps.core.api import description, problems
 from apps.nodes import api as nodes
-from apps.notifications import api as notifications
+from apps.notifications.api import channels, deliveries, heartbeats, incidents, rules, silences
+from apps.notifications.api import workflows as workflow_notifications
 from apps.runs.api import backfills, logs, node_runs, outputs, runs
 from apps.workflows.api import launching, schedules, workflows
 from apps.workspaces import api as workspaces
@@ -40,10 +41,15 @@ in_workspace = [
     path("workflows", workflows.WorkflowsEndpoint.as_view()),
     path(f"{_workflow}", workflows.WorkflowEndpoint.as_view()),
     path(f"{_workflow}/draft", workflows.WorkflowDraftEndpoint.as_view()),
-    path(f"{_workflow}/notifications", notifications.WorkflowNotificationsEndpoint.as_view()),
-    path(f"{_workflow}/node-subscriptions", notifications.NodeSubscriptionsEndpoint.as_view()),
-    path(f"{_workflow}/silence", notifications.WorkflowSilenceEndpoint.as_view()),
-    path(f"{_workflow}/watch", notifications.WatchEndpoint.as_view()),
+    path(
+        f"{_workflow}/notifications", workflow_notifications.WorkflowNotificationsEndpoint.as_view()
+    ),
+    path(
+        f"{_workflow}/node-subscriptions",
+        workflow_notifications.NodeSubscriptionsEndpoint.as_view(),
+    ),
+    path(f"{_workflow}/silence", silences.WorkflowSilenceEndpoint.as_view()),
+    path(f"{_workflow}/watch", workflow_notifications.WatchEndpoint.as_view()),
     path(f"{_workflow}/tags", workflows.WorkflowTagsEndpoint.as_view()),
     path(f"{_workflow}/ownership", workflows.WorkflowOwnershipEndpoint.as_view()),
     path(f"{_workflow}/publish", workflows.WorkflowPublishEndpoint.as_view()),
@@ -64,8 +70,8 @@ in_workspace = [
     path(f"{_backfill}/resume", backfills.BackfillResumeEndpoint.as_view()),
     path(f"{_backfill}/cancel", backfills.BackfillCancelEndpoint.as_view()),
     path("runs", runs.RunsEndpoint.as_view()),
-    path("notification-rules", notifications.RulesEndpoint.as_view()),
-    path("notification-rules/<int:rule>", notifications.RuleEndpoint.as_view()),
+    path("notification-rules", rules.RulesEndpoint.as_view()),
+    path("notification-rules/<int:rule>", rules.RuleEndpoint.as_view()),
     path(f"{_run}", runs.RunEndpoint.as_view()),
     path(f"{_run}/events", runs.RunEventsEndpoint.as_view()),
     path(f"{_run}/stop", runs.RunStopEndpoint.as_view()),
@@ -84,17 +90,15 @@ in_workspace = [
     path(f"{_attempt}/log/search", logs.LogSearchEndpoint.as_view()),
     path(f"{_run}/outputs", outputs.OutputsEndpoint.as_view()),
     path(f"{_run}/outputs/<int:output>", outputs.OutputEndpoint.as_view()),
-    path("heartbeat", notifications.HeartbeatEndpoint.as_view()),
-    path("channels", notifications.ChannelsEndpoint.as_view()),
-    path("channels/<str:channel>", notifications.ChannelEndpoint.as_view()),
-    path("channels/<str:channel>/test", notifications.ChannelTestEndpoint.as_view()),
-    path("deliveries", notifications.DeliveriesEndpoint.as_view()),
-    path("deliveries/<int:delivery>", notifications.DeliveryEndpoint.as_view()),
-    path("incidents", notifications.IncidentsEndpoint.as_view()),
-    path("incidents/<int:incident>", notifications.IncidentEndpoint.as_view()),
-    path(
-        "incidents/<int:incident>/acknowledge", notifications.IncidentAcknowledgeEndpoint.as_view()
-    ),
+    path("heartbeat", heartbeats.HeartbeatEndpoint.as_view()),
+    path("channels", channels.ChannelsEndpoint.as_view()),
+    path("channels/<str:channel>", channels.ChannelEndpoint.as_view()),
+    path("channels/<str:channel>/test", channels.ChannelTestEndpoint.as_view()),
+    path("deliveries", deliveries.DeliveriesEndpoint.as_view()),
+    path("deliveries/<int:delivery>", deliveries.DeliveryEndpoint.as_view()),
+    path("incidents", incidents.IncidentsEndpoint.as_view()),
+    path("incidents/<int:incident>", incidents.IncidentEndpoint.as_view()),
+    path("incidents/<int:incident>/acknowledge", incidents.IncidentAcknowledgeEndpoint.as_view()),
 ]
 v1 = [
     path("schema/", description.schema, name="api-schema"),

@@ -14,7 +14,8 @@ from apps.engine.roles import Role
 from apps.engine.states import NodeState
 from apps.nodes.models import Job
 from apps.runs.models import Backfill, Run
-from apps.runs.services.backfill import pause_backfill
+from apps.runs.services.backfill import cancel_backfill, pause_backfill
+from apps.runs.services.feeding import stop_rest
 from apps.runs.services.hot_path import Outcome
 from apps.runs.services.pause import pause_run
 from apps.workflows.models import Workflow
@@ -143,6 +144,12 @@ def _paused_backfill(here: World) -> World:
     return here
 
 
+def _backfill_that_is_over(here: World) -> World:
+    cancel_backfill(Backfill.objects.get(pk=here.backfill), user=None)
+    stop_rest(here.backfill)
+    return here
+
+
 #: What must be so before an operation can be done.
 BEFORE: dict[str, Callable[[World], World]] = {
     "publish_job": _changed_job,
@@ -151,6 +158,7 @@ BEFORE: dict[str, Callable[[World], World]] = {
     "pause_run": _under_way,
     "resume_run": _paused,
     "resume_backfill": _paused_backfill,
+    "delete_workflow": _backfill_that_is_over,
     "set_node_run_to_success": _failed,
     "stop_node_run": _under_way,
     "rerun_run": _failed,

@@ -1,0 +1,1 @@
+"""REST: who is told of what, and what was told."""
