@@ -76,6 +76,7 @@ from apps.workflows.services.publishing import (
     draft_version,
     drafted,
     freeze,
+    settings_of,
     whole,
 )
 from apps.workflows.services.publishing import publish as publish_workflow
@@ -706,7 +707,7 @@ def _last_dates(row: Workflow, days: int = LAST_DAYS) -> tuple[date, date] | Non
     """The last data dates whose cycles are past, the first and the newest; None without any."""
     if row.published is None:
         return None
-    settings = whole(row.published.graph)["settings"]
+    settings = settings_of(row.published.graph)
     zone = ZoneInfo(zone_of(settings, row.workspace.zone))
     last = point_before(timezone.now(), pattern_of(timetable_of(row.published), zone))
     if last is None:
@@ -753,7 +754,7 @@ def _start(request: Request, row: Workflow, way: Way, form: LaunchForm) -> str:
             raise Conflict(f"workflow {row.name!r} is not published; publish it, then run it")
         else:
             version, trigger = row.published, Trigger.MANUAL
-        cycle = _cycle(row, whole(version.graph)["settings"], form)
+        cycle = _cycle(row, settings_of(version.graph), form)
         [started] = launch(
             version, cycles=[cycle], trigger=trigger, by=request.user, **form.settings()
         )
@@ -802,7 +803,7 @@ def _preview_cycles(row: Workflow, plan: Plan, start: int, at_once: int) -> dict
     shown = plan.cycles[start : start + SHOWN_CYCLES]
     following = start + len(shown)
     stand = cycles_stand(row, [each.cycle for each in shown])
-    settings = whole(plan.version.graph)["settings"]
+    settings = settings_of(plan.version.graph)
     moment = moment_of(plan.cycles[0].cycle, settings, str(plan.zone)) if plan.cycles else None
     return {
         "plan": plan,
@@ -865,7 +866,7 @@ def dry(request: Request, workspace: str, pk: int) -> HttpResponse:
             debug = draft and queue is not None and not queue.production
             found = dry_run(
                 version,
-                cycle=_cycle(row, whole(version.graph)["settings"], form),
+                cycle=_cycle(row, settings_of(version.graph), form),
                 trigger=Trigger.DEBUG if debug else Trigger.MANUAL,
                 **settings,
             )

@@ -53,9 +53,9 @@ def default_queue(workspace: Workspace) -> ResourceQueue:
     return workspace.queues.get(name="root_queue")
 
 
-def standing_holds(workspace: Workspace) -> QuerySet[WorkspaceHold]:
-    """The holds that are not released, the oldest first."""
-    rows = WorkspaceHold.objects.filter(workspace=workspace, released_at=None)
+def standing_holds(workspace_ids: Collection[int]) -> QuerySet[WorkspaceHold]:
+    """The holds of these workspaces that are not released, the oldest first."""
+    rows = WorkspaceHold.objects.filter(workspace__in=workspace_ids, released_at=None)
     return rows.select_related("workspace", "queue", "created_by").order_by("pk")
 
 
@@ -67,5 +67,4 @@ def holds_on_tags(workspace_id: int, tags: Mapping[str, str]) -> list[WorkspaceH
 
 def tag_holds(workspace_ids: Collection[int]) -> list[WorkspaceHold]:
     """The holds on tags that stand in these workspaces, the oldest first."""
-    rows = WorkspaceHold.objects.filter(workspace__in=workspace_ids, released_at=None)
-    return list(rows.exclude(tag_key="").order_by("pk"))
+    return list(standing_holds(workspace_ids).exclude(tag_key=""))

@@ -157,7 +157,7 @@ def queues(request: Request, workspace: str) -> HttpResponse:
         "queues": rows,
         "workers": workers,
         "elsewhere": len(alive) - len(workers),
-        "holds": standing_holds(request.workspace),
+        "holds": standing_holds([request.workspace.pk]),
         "nav": "queues",
     }
     return render(request, template, context)

@@ -44,7 +44,7 @@ from apps.runs.services.feeding import counts_of, standing_of
 from apps.workflows.api.workflows import WorkflowEndpoints
 from apps.workflows.clock import zone_of
 from apps.workflows.models import Workflow
-from apps.workflows.services.publishing import whole
+from apps.workflows.services.publishing import settings_of
 from apps.workspaces.api import queue_named
 
 # --- shapes ---------------------------------------------------------------------------------
@@ -502,7 +502,7 @@ class BackfillCyclesEndpoint(BackfillEndpoints):
         rows = rows.annotate(run_state=F("run__state"))
         found = list(rows[: query["limit"] + 1])
         more, found = len(found) > query["limit"], found[: query["limit"]]
-        settings = whole(its.version.graph)["settings"]
+        settings = settings_of(its.version.graph)
         zone = ZoneInfo(zone_of(settings, self.workspace.zone))
         for row in found:
             row.data_date = data_date(row.cycle, zone, settings["data_offset"])  # type: ignore[attr-defined]

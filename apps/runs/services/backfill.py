@@ -40,14 +40,14 @@ from apps.engine.states import RunState, Trigger
 from apps.engine.timetable import Timetable
 from apps.nodes.models import JobVersion
 from apps.runs.models import Backfill, BackfillCycle, Lane, Run
-from apps.runs.services.feeding import feed, hold_back, stop_rest, tell
+from apps.runs.services.feeding import feed, hold_back, nodes_within, stop_rest, tell
 from apps.runs.services.lanes import fill
 from apps.runs.services.planning import versions_now
 from apps.runs.services.rerun import shape_of
 from apps.runs.services.scheduling import Clock, database_clock
 from apps.workflows.clock import zone_of
 from apps.workflows.models import Workflow, WorkflowVersion
-from apps.workflows.services.publishing import whole
+from apps.workflows.services.publishing import settings_of, whole
 from apps.workflows.services.schedules import timetable_of
 from apps.workspaces.models import ResourceQueue, User
 
@@ -126,7 +126,7 @@ def plan_backfill(workflow: Workflow, asked: Asked, *, clock: Clock = database_c
     if version is None:
         raise Conflict(f"workflow {workflow.name!r} is not published; publish it, then run it")
     version.workflow = workflow
-    settings = whole(version.graph)["settings"]
+    settings = settings_of(version.graph)
     zone = ZoneInfo(zone_of(settings, workflow.workspace.zone))
     pattern, offset = pattern_of(timetable_of(version), zone), settings["data_offset"]
     considered = _considered(asked, pattern, offset, clock())
@@ -416,14 +416,11 @@ def _results(
 
 def _nodes(version: WorkflowVersion, asked: Asked) -> list[str]:
     graph = shape_of(version)
-    if not asked.node:
-        if asked.downstream:
-            raise Invalid("name the node whose downstream is meant", "node")
-        return list(graph.in_order)
-    if asked.node not in graph.keys:
+    if asked.downstream and not asked.node:
+        raise Invalid("name the node whose downstream is meant", "node")
+    if asked.node and asked.node not in graph.keys:
         raise Invalid(f"{version} has no node {asked.node!r}; name one of its nodes", "node")
-    below = graph.below(asked.node) if asked.downstream else frozenset()
-    return [key for key in graph.in_order if key == asked.node or key in below]
+    return nodes_within(graph, asked.node, asked.downstream)
 
 
 def _moved(

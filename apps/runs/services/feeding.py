@@ -18,6 +18,7 @@ from django.db.models.functions import Now
 
 from apps.core.errors import Conflict, Invalid
 from apps.engine.backfill import Counts, Standing, standing
+from apps.engine.graph import Graph
 from apps.engine.states import Hold, RunState, Trigger
 from apps.nodes.kinds.registry import UnknownKind
 from apps.nodes.models import JobVersion
@@ -262,11 +263,15 @@ def _versions(backfill: Backfill) -> dict[str, JobVersion]:
 
 def nodes_of(backfill: Backfill) -> list[str]:
     """The nodes that are run, in the graph's order."""
-    graph = shape_of(backfill.version)
-    if not backfill.node:
+    return nodes_within(shape_of(backfill.version), backfill.node, backfill.downstream)
+
+
+def nodes_within(graph: Graph, node: str, downstream: bool) -> list[str]:
+    """A node, and what is below it with `downstream`, in the graph's order; "": every node."""
+    if not node:
         return list(graph.in_order)
-    below = graph.below(backfill.node) if backfill.downstream else frozenset()
-    return [key for key in graph.in_order if key == backfill.node or key in below]
+    below = graph.below(node) if downstream else frozenset()
+    return [key for key in graph.in_order if key == node or key in below]
 
 
 def hold_back(backfill: Backfill, *, why: str = "", user: User | None = None) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from django.db import connection, transaction
@@ -30,7 +31,7 @@ from apps.runs.services.planning import (
 )
 from apps.workflows.clock import zone_of
 from apps.workflows.models import Workflow, WorkflowVersion
-from apps.workflows.services.publishing import whole
+from apps.workflows.services.publishing import settings_of
 from apps.workspaces.models import ResourceQueue, User, WorkspaceHold
 from apps.workspaces.selectors import holds_on_tags, tag_holds
 from apps.workspaces.variables import variables_of
@@ -93,7 +94,7 @@ def launch(
         owner = rows.select_for_update(no_key=True, of=["self"]).get(pk=what.workflow_id)
         if owner.deleted_at is not None:
             raise Conflict(f"workflow {owner.name!r} was deleted; its runs can only be read")
-        settings = whole(what.graph)["settings"]
+        settings = settings_of(what.graph)
         given = Given(variables_of(owner.workspace_id), settings["variables"], run=parameters or {})
         plan = plan_of_workflow(what, trigger, queue, priority, versions or {}, given)
         lane = _overlapping(owner, settings, cycles, trigger, lane, overlap)
@@ -153,14 +154,14 @@ def launch_due(
     versions = [version for version, _ in due]
     catalogue = Catalogue.of(versions)
     variables = {pk: variables_of(pk) for pk in {v.workflow.workspace_id for v in versions}}
-    settings_of = {v.workflow_id: whole(v.graph)["settings"] for v in versions}
-    skipping = [pk for pk, said in settings_of.items() if said["overlap"] == Overlap.SKIP.value]
+    settings_by = {v.workflow_id: settings_of(v.graph) for v in versions}
+    skipping = [pk for pk, said in settings_by.items() if said["overlap"] == Overlap.SKIP.value]
     in_the_way = _oldest_not_over(skipping)
     plans: dict[int, Plan] = {}
     why_not: dict[int, Conflict | Invalid] = {}
     for version, cycles in due:
         flow = version.workflow
-        settings = settings_of[flow.pk]
+        settings = settings_by[flow.pk]
         given = Given(variables[flow.workspace_id], settings["variables"])
         if flow.pk in skipping and len(cycles) > 1:
             raise ValueError("with the overlap *skip* runs are launched one at a time")
@@ -181,7 +182,7 @@ def launch_due(
     going = [(version, cycles) for version, cycles in due if version.workflow_id not in why_not]
     lanes = lanes_of(
         {
-            _lane_key(version.workflow): _limit(settings_of[version.workflow_id])
+            _lane_key(version.workflow): _limit(settings_by[version.workflow_id])
             for version, _ in going
             if version.workflow_id not in skipping
         }
@@ -191,7 +192,7 @@ def launch_due(
     starts = []
     for version, cycles in going:
         flow = version.workflow
-        settings, plan = settings_of[flow.pk], plans[flow.pk]
+        settings, plan = settings_by[flow.pk], plans[flow.pk]
         columns = {
             **_columns_of(version, settings, Trigger.SCHEDULE),
             "variables": dict(variables[flow.workspace_id]),
@@ -228,7 +229,7 @@ class _Start:
     #: The nodes that run.
     again: Set[str] = frozenset()
 
-    @property
+    @cached_property
     def roots(self) -> int:
         """How many nodes wait for no other."""
         return sum(not self.plan.graph.upstream[key] & self.again for key in self.again)

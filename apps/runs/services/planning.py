@@ -20,7 +20,7 @@ from apps.nodes.kinds.registry import kind as kind_named
 from apps.nodes.models import Job, JobVersion
 from apps.nodes.services.variables import variable_faults
 from apps.workflows.models import POLICIES, WorkflowVersion
-from apps.workflows.services.publishing import LATER, whole
+from apps.workflows.services.publishing import LATER, settings_of, whole
 from apps.workspaces.models import ResourceQueue
 from apps.workspaces.variables import variables_of
 
@@ -92,7 +92,7 @@ def versions_now(
 
     Raises as `launch` does.
     """
-    settings = whole(version.graph)["settings"]
+    settings = settings_of(version.graph)
     given = Given(
         variables_of(version.workflow.workspace_id), settings["variables"], run=parameters or {}
     )

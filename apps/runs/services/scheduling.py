@@ -25,9 +25,10 @@ from apps.engine.timetable import Timetable
 from apps.runs.models import Run, SchedulePoint
 from apps.runs.services.launch import Skipped, launch_due
 from apps.workflows.models import Schedule, Workflow, WorkflowVersion
-from apps.workflows.services.publishing import whole
+from apps.workflows.services.publishing import settings_of
 from apps.workflows.services.schedules import timetable_of
 from apps.workspaces.models import User, WorkspaceHold
+from apps.workspaces.selectors import standing_holds
 
 #: A point found later than this was missed: nothing could start when it fell due.
 LATE = timedelta(seconds=60)
@@ -109,7 +110,7 @@ def why_not_on(workflow: Workflow) -> str:
     """Why the switch cannot be turned on, after the workflow's name; "" if it can."""
     if workflow.published is None:
         return "is not published; publish it, then turn its schedule on"
-    if whole(workflow.published.graph)["settings"]["schedule"] is None:
+    if settings_of(workflow.published.graph)["schedule"] is None:
         return (
             f"has no schedule in v{workflow.published.number}: set one and publish it, then turn "
             "it on"
@@ -303,7 +304,7 @@ def _run(due: Sequence[tuple[Workflow, Sequence[datetime]]]) -> list[SchedulePoi
     together: list[tuple[WorkflowVersion, Sequence[datetime]]] = []
     for workflow, cycles in due:
         version = _published(workflow)
-        skips = whole(version.graph)["settings"]["overlap"] == Overlap.SKIP.value
+        skips = settings_of(version.graph)["overlap"] == Overlap.SKIP.value
         if skips and len(cycles) > 1:  # the first one is in the way of the others
             for cycle in cycles:
                 rows += _points_of(version, [cycle], *launch_due([(version, [cycle])]))
@@ -348,10 +349,7 @@ def _next(timetable: Timetable | None, now: datetime) -> datetime | None:
 
 def _standing_holds(workflows: Sequence[Workflow]) -> dict[int, WorkspaceHold]:
     """By workflow, the oldest hold that keeps its schedule from starting it."""
-    rows = WorkspaceHold.objects.filter(
-        workspace__in={workflow.workspace_id for workflow in workflows}, released_at=None
-    )
-    holds = rows.select_related("workspace", "queue", "created_by").order_by("-pk")
+    holds = standing_holds({workflow.workspace_id for workflow in workflows}).reverse()
     return {workflow.pk: hold for hold in holds for workflow in workflows if _keeps(hold, workflow)}
 
 

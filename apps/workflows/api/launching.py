@@ -26,7 +26,7 @@ from apps.workflows.api.shapes import (
 from apps.workflows.api.workflows import WorkflowEndpoints
 from apps.workflows.clock import cycle_of, zone_of
 from apps.workflows.models import Workflow, WorkflowVersion
-from apps.workflows.services.publishing import draft_version, drafted, whole
+from apps.workflows.services.publishing import draft_version, drafted, settings_of
 from apps.workspaces.api import queue_named
 from apps.workspaces.models import ResourceQueue, TokenScope
 from apps.workspaces.selectors import require
@@ -51,7 +51,7 @@ class LaunchEndpoints(WorkflowEndpoints):
             raise Invalid("is of no use with data_date; send one of the two", "cycle")
         if data_date is None:
             return cycle or timezone.now()
-        settings = whole(version.graph)["settings"]
+        settings = settings_of(version.graph)
         return cycle_of(data_date, settings, zone_of(settings, self.workspace.zone))
 
     def development_queue(self, row: Workflow) -> ResourceQueue | None:

@@ -164,9 +164,14 @@ def whole(graph: dict[str, Any]) -> dict[str, Any]:
     """A frozen graph with every setting that there is now, whenever it was frozen."""
     return {
         **graph,
-        "settings": {**_LATER_OF_WORKFLOWS, **graph["settings"]},
+        "settings": settings_of(graph),
         "nodes": [{**_LATER_OF_NODES, **node} for node in graph["nodes"]],
     }
+
+
+def settings_of(graph: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a frozen graph, as `whole` has them, without a look at its nodes."""
+    return {**_LATER_OF_WORKFLOWS, **graph["settings"]}
 
 
 def _variables(row: Workflow | DraftNode) -> dict[str, Any]:
